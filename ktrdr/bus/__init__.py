@@ -1,0 +1,1 @@
+"""The message bus: a port, and what implements it."""

@@ -1,0 +1,244 @@
+"""Every event of the protocol. Fields are declared here and nowhere else; `schemas/` is generated."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from ktrdr.events.base import ClaimEvent, Event, Name, OperationEvent, OperationId, Part, Sha256, UtcDatetime
+from ktrdr.events.causes import FailureCause
+from ktrdr.events.references import BlobRef, DatasetRef, InlineModel, ModelManifest
+
+PROTOCOL_VERSION = 1
+
+Text = Annotated[str, StringConstraints(max_length=8192)]
+
+
+class StrategyDocument(Part):
+    """A strategy as the user wrote it, and what the request changes in it."""
+
+    name: Name
+    yaml: Annotated[str, StringConstraints(max_length=1024 * 1024)]
+    sha256: Sha256
+    """Of the UTF-8 bytes of ``yaml``."""
+    overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    """Dotted path → value, applied in order to the parsed YAML before validation."""
+
+
+class TrainingRequested(OperationEvent):
+    """The backend asks for one attempt at training a strategy."""
+
+    type: ClassVar[str] = "ktrdr.training.requested"
+
+    strategy: StrategyDocument
+    datasets: Annotated[tuple[DatasetRef, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    lane: Name = "any"
+    require_gpu: bool = False
+    resume_from: BlobRef | None = None
+    requested_at: UtcDatetime
+    accept_within_s: Annotated[float, Field(gt=0)]
+    """The backend dispatches anew when nobody has accepted after so long."""
+
+    def summary(self) -> str:
+        """Return who is to be trained on what."""
+        data = ", ".join(f"{d.symbol} {d.timeframe}" for d in self.datasets)
+        return f"train {self.strategy.name} on {data} · attempt {self.attempt} · seed {self.seed}"
+
+
+class TrainingAccepted(ClaimEvent):
+    """An agent has taken the request and will run it."""
+
+    type: ClassVar[str] = "ktrdr.training.accepted"
+
+    slot: Annotated[int, Field(ge=1)]
+    device: str
+    lease_s: Annotated[float, Field(gt=0)]
+
+    def summary(self) -> str:
+        """Return who runs it where."""
+        return f"attempt {self.attempt} accepted by {self.agent_id}/slot-{self.slot} on {self.device}"
+
+
+class TrainingProgress(ClaimEvent):
+    """Where a running attempt is; newest wins."""
+
+    type: ClassVar[str] = "ktrdr.training.progress"
+    durable: ClassVar[bool] = False
+
+    sequence: Annotated[int, Field(ge=0)]
+    """Grows within a claim, so that a late event is known to be old."""
+    stage: str
+    stage_number: Annotated[int, Field(ge=1)]
+    stages: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs complete."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    batch: Annotated[int, Field(ge=0)] = 0
+    batches: Annotated[int, Field(ge=0)] = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the last complete epoch: ``train_loss``, ``val_loss``, ``val_accuracy``, …"""
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    eta_s: Annotated[float, Field(ge=0)] | None = None
+
+    def summary(self) -> str:
+        """Return stage, epoch and losses."""
+        parts = [f"attempt {self.attempt}", f"[{self.stage_number}/{self.stages}] {self.stage}"]
+        if self.epochs:
+            parts.append(f"epoch {self.epoch}/{self.epochs}")
+        parts += [f"{name} {value:.4g}" for name, value in self.metrics.items() if name.endswith("loss")]
+        return " · ".join(parts)
+
+
+class CheckpointSaved(ClaimEvent):
+    """An attempt can be continued from this epoch."""
+
+    type: ClassVar[str] = "ktrdr.training.checkpoint_saved"
+
+    epoch: Annotated[int, Field(ge=1)]
+    checkpoint: BlobRef
+
+    def summary(self) -> str:
+        """Return the epoch and size."""
+        return f"attempt {self.attempt} · checkpoint of epoch {self.epoch} · {self.checkpoint.size:,} B"
+
+
+class ModelReady(ClaimEvent):
+    """An attempt has made a model; it is in this event or in the blob store, never both."""
+
+    type: ClassVar[str] = "ktrdr.training.model_ready"
+
+    manifest: ModelManifest
+    inline: InlineModel | None = None
+    blob: BlobRef | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ModelReady":
+        if (self.inline is None) == (self.blob is None):
+            raise ValueError("exactly one of 'inline' and 'blob' must be given")
+        return self
+
+    def summary(self) -> str:
+        """Return the model's name, size and where it is."""
+        model = self.manifest
+        where = "inline" if self.inline is not None else "by reference"
+        return f"{model.strategy} {model.symbol} {model.timeframe} · {model.bundle_size:,} B {where}"
+
+
+class TrainingFailed(ClaimEvent):
+    """An attempt ended without a model."""
+
+    type: ClassVar[str] = "ktrdr.training.failed"
+
+    cause: FailureCause
+    message: Text
+    traceback: Text | None = None
+    """Its tail, for causes that are defects."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+
+    def summary(self) -> str:
+        """Return the cause and the first line of the message."""
+        first_line = self.message.partition("\n")[0][:200]
+        return f"attempt {self.attempt} failed: {self.cause}: {first_line}"
+
+
+class TrainingCancelled(ClaimEvent):
+    """An attempt stopped because it was told to."""
+
+    type: ClassVar[str] = "ktrdr.training.cancelled"
+
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs that were complete."""
+
+    def summary(self) -> str:
+        """Return how far it came."""
+        return f"attempt {self.attempt} cancelled after {self.epoch} epochs"
+
+
+class CancelRequested(OperationEvent):
+    """The backend tells whoever runs the attempt to stop; sent again to each who accepts it later."""
+
+    type: ClassVar[str] = "ktrdr.control.cancel_requested"
+
+    claim_id: Name | None = None
+    """Only this claim is to stop (another holds the grant); None stops every claim of the attempt."""
+    reason: Text
+
+    def summary(self) -> str:
+        """Return the reason."""
+        return f"stop attempt {self.attempt}: {self.reason}"
+
+
+class ModelPersisted(OperationEvent):
+    """The model is safe in the backend's registry; the agent may clear its spool."""
+
+    type: ClassVar[str] = "ktrdr.training.model_persisted"
+
+    claim_id: Name
+    model: str
+    """``{strategy}/{symbol}_{timeframe}_v{N}``."""
+    model_version: Annotated[int, Field(ge=1)]
+    bundle_sha256: Sha256
+
+    def summary(self) -> str:
+        """Return the model's name."""
+        return f"persisted {self.model}"
+
+
+class ModelDiscarded(OperationEvent):
+    """The result is not wanted (any more); the agent may clear its spool."""
+
+    type: ClassVar[str] = "ktrdr.training.model_discarded"
+
+    claim_id: Name
+    reason: Text
+
+    def summary(self) -> str:
+        """Return the reason."""
+        return f"attempt {self.attempt} discarded: {self.reason}"
+
+
+class RunningAttempt(Part):
+    """An attempt that an agent holds right now."""
+
+    operation_id: OperationId
+    attempt: Annotated[int, Field(ge=1)]
+    claim_id: Name
+    detached: bool = False
+    """Whether the agent could not renew for two thirds of the lease."""
+
+
+class AgentPresence(Event):
+    """An agent says that it is there and what it holds, which renews those leases."""
+
+    type: ClassVar[str] = "ktrdr.agent.presence"
+    durable: ClassVar[bool] = False
+
+    agent_id: Name
+    protocol_version: int = PROTOCOL_VERSION
+    state: Literal["ready", "draining", "stopped"]
+    device: str
+    device_name: str = ""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    lanes: tuple[Name, ...]
+    slots_total: Annotated[int, Field(ge=1)]
+    slots_busy: Annotated[int, Field(ge=0)]
+    running: tuple[RunningAttempt, ...] = ()
+
+    def summary(self) -> str:
+        """Return state, device and slots."""
+        return f"{self.agent_id} {self.state} · {self.device} · {self.slots_busy}/{self.slots_total} slots"
+
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    TrainingRequested,
+    TrainingAccepted,
+    TrainingProgress,
+    CheckpointSaved,
+    ModelReady,
+    TrainingFailed,
+    TrainingCancelled,
+    CancelRequested,
+    ModelPersisted,
+    ModelDiscarded,
+    AgentPresence,
+)

@@ -1,0 +1,1 @@
+"""From bars to the network's inputs: indicators, fuzzy memberships, normalization."""

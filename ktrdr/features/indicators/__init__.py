@@ -1,0 +1,5 @@
+"""Technical indicators, one registry."""
+
+from ktrdr.features.indicators.base import INDICATORS, Indicator
+
+__all__ = ["INDICATORS", "Indicator"]

@@ -1,0 +1,37 @@
+"""What an indicator is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ktrdr.market.bars import Bars
+from ktrdr.parameters import Parameters
+from ktrdr.registry import Registry
+
+FloatArray = npt.NDArray[np.float64]
+Source = Literal["open", "high", "low", "close", "volume"]
+
+
+class Indicator(Parameters, ABC):
+    """A causal function of bars: the value at a bar depends on that bar and earlier ones only."""
+
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of several outputs, the primary one first; empty for an indicator with one."""
+
+    @property
+    @abstractmethod
+    def warmup_bars(self) -> int:
+        """Bars at the start without a value (NaN)."""
+
+    @abstractmethod
+    def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
+        """Return one array of ``len(bars)`` per output, NaN in the warm-up.
+
+        The key is the output's name, or the empty string for an indicator with one output.
+        """
+
+
+INDICATORS: Registry[Indicator] = Registry("indicator type")

@@ -1,0 +1,5 @@
+"""Losses, one registry."""
+
+from ktrdr.losses.base import LOSSES, Loss
+
+__all__ = ["LOSSES", "Loss"]

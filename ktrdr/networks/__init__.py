@@ -1,0 +1,5 @@
+"""Network types, one registry."""
+
+from ktrdr.networks.base import NETWORKS, Network
+
+__all__ = ["NETWORKS", "Network"]

@@ -1,0 +1,104 @@
+"""Every setting, once: environment variables `KTRDR_…` and their defaults."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ktrdr.errors import SettingsError
+
+MIB = 1024 * 1024
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Settings(BaseSettings):
+    """What an installation may choose; each field is read from ``KTRDR_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="KTRDR_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path(".ktrdr"), description="State: database, blobs, agents' spools.")
+    data_dir: Path = Field(default=Path("data"), description="Bars as SYMBOL_TIMEFRAME.csv or .parquet.")
+    models_dir: Path = Field(default=Path("models"), description="Where model versions are written.")
+    strategies_dir: Path = Field(default=Path("strategies"), description="Strategy files by name.")
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL; the default is SQLite in the home directory."
+    )
+    broker_url: str | None = Field(default=None, description="amqp(s)://…; the default is in-process.")
+
+    device: Device = Field(default="auto", description="Where to train: the best there is, or a named one.")
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1, description="Torch threads of a runner; small networks are fastest with one."
+    )
+    slots: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Trainings at a time.")
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="Attempts per operation.")
+    retry_backoff_s: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="Pause before the second attempt; it doubles with each further one."
+    )
+    lease_s: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="An attempt that is not heard of for so long is given to another claim."
+    )
+    accept_deadline_s: Annotated[float, Field(gt=0)] = Field(
+        default=300.0, description="A request that nobody accepts for so long is dispatched again."
+    )
+    presence_interval_s: Annotated[float, Field(gt=0)] = Field(
+        default=5.0, description="Seconds between two presence events of an agent."
+    )
+    cancel_grace_s: Annotated[float, Field(ge=0)] = Field(
+        default=3.0, description="A runner that ignores a cancellation for so long is killed."
+    )
+    publish_timeout_s: Annotated[float, Field(gt=0)] = Field(default=5.0, description="Limit of one publish.")
+    inline_limit_bytes: Annotated[int, Field(ge=0, le=8 * MIB)] = Field(
+        default=MIB, description="A compressed model over this size goes by reference; 8 MiB at most."
+    )
+    max_model_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=2048 * MIB, description="A model that would be larger, uncompressed, is refused."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line to show."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="Console on a terminal, JSON otherwise, or one of them always."
+    )
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database_url or f"sqlite:///{(self.home / 'ktrdr.db').absolute()}"
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Directory of the content-addressed store."""
+        return self.home / "blobs"
+
+    @property
+    def agents_dir(self) -> Path:
+        """Parent of each agent's own directory: claim journal, spool, cache."""
+        return self.home / "agents"
+
+    @property
+    def instances_dir(self) -> Path:
+        """Lock files that tell which backend processes are alive."""
+        return self.home / "instances"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Return the settings from the environment, with overrides that are not None on top.
+
+    Raises:
+        SettingsError: names the variable and what it may be.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else "?"
+            variable = f"KTRDR_{name.upper()}"
+            shown = variable if variable in os.environ and name not in given else name
+            lines.append(f"{shown}: {problem['msg']}")
+        raise SettingsError("; ".join(lines), fix="Correct the setting and try again.") from error
