@@ -1,0 +1,59 @@
+# `make` lists what there is. Everything works from a bare clone: each target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: demo
+demo: $(INSTALLED) ## Set up, then train the sample strategy on the bundled EUR/USD bars
+	@$(BIN)/ktrdr train strategies/eurusd_momentum.yaml --seed 7
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## Set up, then run every test
+	@$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m ktrdr.events.schemas --check schemas
+
+.PHONY: fix
+fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: schemas
+schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
+	@$(BIN)/python -m ktrdr.events.schemas schemas
+
+.PHONY: bench
+bench: $(INSTALLED_DEV) ## Measure, each figure as a ratio against a baseline of the same run
+	@$(BIN)/python -m benchmarks
+
+.PHONY: setup
+setup: $(INSTALLED_DEV) ## Only set up the virtual environment, with what development needs
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches; models and operations stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup $(VENV) .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup $(VENV) '.[dev]'
+	@touch $(INSTALLED) $@
