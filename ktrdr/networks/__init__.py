@@ -1,5 +1,6 @@
 """Network types, one registry."""
 
+from ktrdr.networks import mlp
 from ktrdr.networks.base import NETWORKS, Network
 
-__all__ = ["NETWORKS", "Network"]
+__all__ = ["NETWORKS", "Network", "mlp"]
