@@ -13,3 +13,6 @@ class Parameters(BaseModel):
 
     former_names: ClassVar[Mapping[str, str]] = {}
     """Spellings that older strategy files use → the field they mean; accepted with a warning."""
+
+    ignored_names: ClassVar[Mapping[str, str]] = {}
+    """Names that older strategy files use → why they have no effect; left out with a warning."""

@@ -1,0 +1,184 @@
+"""The feature stage: bars → indicators → one matrix of the network's inputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ktrdr.errors import DataError
+from ktrdr.features.indicators.base import FloatArray
+from ktrdr.features.plan import FeatureColumn, FeaturePlan
+from ktrdr.market.alignment import closed_bar_positions
+from ktrdr.market.bars import Bars
+from ktrdr.market.timeframe import Timeframe
+
+# Rows at a time, so that what is computed for one column is still in the cache when the next one interleaves
+# with it: 1 M rows × 20 columns take 60 % of the time that whole columns take, and no temporary columns.
+_BLOCK_ROWS = 8192
+
+
+class Output(NamedTuple):
+    """One output of one indicator on one timeframe."""
+
+    timeframe: str
+    indicator_id: str
+    name: str
+    """The empty string for an indicator with one output."""
+
+
+IndicatorValues: TypeAlias = Mapping[Output, FloatArray]
+"""One value per bar of the output's own timeframe; NaN in the warm-up and where it is not defined."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMatrix:
+    """The network's inputs, one row per bar of the base timeframe."""
+
+    times: pd.DatetimeIndex
+    """Open times of the rows' bars; a row is known at its bar's close."""
+    values: npt.NDArray[np.float32]
+    """(row, feature); NaN where a feature has no value."""
+    feature_ids: tuple[str, ...]
+
+
+def compute_indicators(
+    plan: FeaturePlan, bars: Mapping[str, Bars], check: Callable[[], None]
+) -> IndicatorValues:
+    """Compute each output that a feature needs, once, on its own timeframe's bars.
+
+    Args:
+        plan: the features.
+        bars: timeframe → bars; others than the plan's are left alone.
+        check: called between indicators; raises if the training is cancelled.
+
+    Raises:
+        DataError: bars of a timeframe are missing, too few, or not all finite numbers.
+    """
+    needed: dict[tuple[str, str], list[str]] = {}
+    for column in plan.columns:
+        needed.setdefault((column.timeframe, column.indicator_id), []).append(column.output)
+
+    for timeframe in plan.timeframes:
+        _require_finite(timeframe, bars)
+
+    values: dict[Output, FloatArray] = {}
+    for (timeframe, indicator_id), names in needed.items():
+        check()
+        indicator = plan.indicators[indicator_id]
+        available = len(bars[timeframe])
+        if available <= indicator.warmup_bars:
+            raise DataError(
+                f"Indicator '{indicator_id}' needs at least {indicator.warmup_bars + 1} bars of {timeframe}, "
+                f"but there are {available}.",
+                fix="Use a longer range of dates, or a shorter period.",
+            )
+        outputs = indicator.compute(bars[timeframe])
+        values.update({Output(timeframe, indicator_id, name): outputs[name] for name in names})
+    check()
+    return values
+
+
+def compute_features(
+    plan: FeaturePlan, values: IndicatorValues, bars: Mapping[str, Bars], check: Callable[[], None]
+) -> FeatureMatrix:
+    """Compute the features of every bar of the base timeframe, in the order of the plan.
+
+    A feature of a coarser timeframe is that of its newest bar that has closed when the row's bar closes.
+    Raw features are not normalized yet: that is fitted on the training part (`ktrdr.features.normalization`).
+
+    Args:
+        plan: the features.
+        values: from `compute_indicators`.
+        bars: timeframe → bars, the same.
+        check: called at least every few milliseconds; raises if the training is cancelled.
+    """
+    opens = {timeframe: pd.DatetimeIndex(bars[timeframe].index) for timeframe in plan.timeframes}
+    base = opens[plan.base_timeframe]
+    positions = {
+        timeframe: closed_bar_positions(
+            base, Timeframe.parse(plan.base_timeframe), opens[timeframe], Timeframe.parse(timeframe)
+        )
+        for timeframe in plan.timeframes
+        if timeframe != plan.base_timeframe
+    }
+    # Degrees of a coarser timeframe once per its own bar; the NaN at the end is what position -1 takes.
+    coarse = {
+        index: np.append(_degrees(column, values[_output(column)]), np.nan)
+        for index, column in enumerate(plan.columns)
+        if column.timeframe in positions
+    }
+    matrix = np.empty((len(base), len(plan.columns)), dtype=np.float32)
+    for start in range(0, len(base), _BLOCK_ROWS):
+        check()
+        block = slice(start, start + _BLOCK_ROWS)
+        for index, column in enumerate(plan.columns):
+            if index in coarse:
+                matrix[block, index] = coarse[index][positions[column.timeframe][block]]
+            else:
+                matrix[block, index] = _degrees(column, values[_output(column)][block])
+    return FeatureMatrix(base, matrix, plan.feature_ids)
+
+
+def drop_warmup(matrix: FeatureMatrix, *, max_gaps: float = 0.05) -> tuple[FeatureMatrix, int]:
+    """Leave out the rows in which a feature has no value, and say how many they were.
+
+    Most are the warm-up at the start. Later ones are where an indicator is not defined (a change relative to
+    zero) or a coarser timeframe has no bars.
+
+    Args:
+        matrix: may share its memory with the result.
+        max_gaps: share of the rows after the warm-up that may be left out.
+
+    Raises:
+        DataError: no row is left, or more are left out after the warm-up than ``max_gaps`` allows.
+    """
+    missing = np.isnan(matrix.values)
+    complete: npt.NDArray[np.bool_] = np.logical_not(np.any(missing, axis=1))
+    rows = len(complete)
+    if not complete.any():
+        scarcest = int(missing.sum(axis=0).argmax()) if rows else 0
+        present = rows - int(missing[:, scarcest].sum())
+        raise DataError(
+            f"No bar has a value for every feature; '{matrix.feature_ids[scarcest]}' has one at {present} "
+            f"of {rows} bars.",
+            fix="Use a longer range of dates, or shorter periods.",
+        )
+    first = int(complete.argmax())
+    dropped = rows - int(complete.sum())
+    if dropped == first:  # nothing but the warm-up: a view will do
+        return FeatureMatrix(matrix.times[first:], matrix.values[first:], matrix.feature_ids), dropped
+    gaps = dropped - first
+    if gaps > max_gaps * (rows - first):
+        scarcest = int(missing[first:].sum(axis=0).argmax())
+        since = matrix.times[first + int(missing[first:, scarcest].argmax())]
+        raise DataError(
+            f"Features have no value at {gaps} of the {rows - first} bars after the warm-up; "
+            f"'{matrix.feature_ids[scarcest]}' lacks most, the first at {since.isoformat()}.",
+            fix="Check the data of its timeframe there, or leave the feature out.",
+        )
+    return FeatureMatrix(matrix.times[complete], matrix.values[complete], matrix.feature_ids), dropped
+
+
+def _output(column: FeatureColumn) -> Output:
+    return Output(column.timeframe, column.indicator_id, column.output)
+
+
+def _degrees(column: FeatureColumn, values: FloatArray) -> FloatArray:
+    return values if column.membership is None else column.membership.degree(values)
+
+
+def _require_finite(timeframe: str, bars: Mapping[str, Bars]) -> None:
+    if timeframe not in bars:
+        raise DataError(f"There are no {timeframe} bars, which the strategy's features need.")
+    frame = bars[timeframe]
+    for name in frame.columns:
+        finite = np.isfinite(frame[name].to_numpy())
+        if not finite.all():
+            time = frame.index[int(finite.argmin())]
+            raise DataError(
+                f"The {timeframe} bar of {time.isoformat()} has a {name} that is not a number.",
+                fix="Correct the data file.",
+            )

@@ -1,0 +1,60 @@
+"""Indicators of where the volume goes."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+import talib
+from pydantic import Field
+
+from ktrdr.features.indicators.base import INDICATORS, FloatArray, Indicator, column
+from ktrdr.market.bars import Bars
+
+
+@INDICATORS.register("obv", "obvindicator")
+class Obv(Indicator):
+    """On-balance volume: a running sum of volume, added on a rise of the close and subtracted on a fall.
+
+    It starts at the volume of the first bar, so that its level depends on where the data starts.
+
+    Source: J. Granville, Granville's New Key to Stock Market Profits (1963).
+    """
+
+    @property
+    def warmup_bars(self) -> int:
+        """It has a value from the first bar."""
+        return 0
+
+    def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
+        """Return the running sum."""
+        return {"": talib.OBV(column(bars, "close"), column(bars, "volume"))}
+
+
+@INDICATORS.register("mfi", "mfiindicator")
+class Mfi(Indicator):
+    """Money flow index, 0 to 100: the share of volume · price that went with rises of the typical price.
+
+    50 where no money flowed: the price stood still, or there is no volume.
+
+    Source: G. Quong and A. Soudack, Volume-Weighted RSI: Money Flow (Technical Analysis of Stocks &
+    Commodities 7:3, 1989).
+    """
+
+    period: Annotated[int, Field(ge=2, le=100)] = 14
+
+    @property
+    def warmup_bars(self) -> int:
+        """It needs ``period`` changes."""
+        return self.period
+
+    def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
+        """Return the index."""
+        high, low, close = column(bars, "high"), column(bars, "low"), column(bars, "close")
+        volume = column(bars, "volume")
+        index = talib.MFI(high, low, close, volume, timeperiod=self.period)
+        # TA-Lib says 0, "all out", where nothing flowed.
+        typical = talib.TYPPRICE(high, low, close)
+        flow = np.abs(np.diff(typical, prepend=typical[:1])) * volume
+        index[talib.MAX(flow, timeperiod=self.period) == 0] = 50
+        index[: self.warmup_bars] = np.nan
+        return {"": index}
