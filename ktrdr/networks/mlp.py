@@ -17,7 +17,9 @@ Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu"]
 class Mlp(Network):
     """Per hidden layer Linear, activation and Dropout; then Linear to the outputs (logits)."""
 
-    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)]
+    hidden_layers: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False, max_length=32)
+    ]
     """Units of each hidden layer, first to last; an empty list is a linear model."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of a hidden layer's outputs that is zeroed in training."""
