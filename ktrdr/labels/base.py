@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ktrdr.errors import DataError
 from ktrdr.market.bars import Bars
 from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry
@@ -24,6 +25,11 @@ class Labels:
     """Class numbers, or returns for regression; one per time."""
     known_at: pd.DatetimeIndex
     """Open time of the bar at whose close each label is known: the split must not let it cross."""
+
+
+ACTIONS = ("BUY", "HOLD", "SELL")
+"""The classes of a label that says what to do; BUY is class 0."""
+BUY, HOLD, SELL = range(3)
 
 
 class LabelSource(Parameters, ABC):
@@ -51,3 +57,48 @@ class LabelSource(Parameters, ABC):
 
 
 LABELS: Registry[LabelSource] = Registry("label source")
+
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def labels_at(
+    bars: Bars,
+    positions: npt.NDArray[np.int64],
+    values: npt.NDArray[np.int64] | npt.NDArray[np.float32],
+    known_at: npt.NDArray[np.int64],
+) -> Labels:
+    """Return labels whose bars, and the bars at which they are known, are given by position."""
+    times = pd.DatetimeIndex(bars.index)
+    return Labels(times[positions], values, times[known_at])
+
+
+def prices(bars: Bars, name: Literal["open", "high", "low", "close"]) -> FloatArray:
+    """Return a column of prices that may be divided by.
+
+    Raises:
+        DataError: one is not a positive number; names the first.
+    """
+    values = bars[name].to_numpy(dtype=np.float64)
+    usable = (values > 0) & np.isfinite(values)
+    if not usable.all():
+        first = int(usable.argmin())
+        raise DataError(
+            f"The bar of {bars.index[first].isoformat()} has the {name} price {values[first]}: "
+            "labels need positive prices.",
+            fix="Correct the data file.",
+        )
+    return values
+
+
+def require_bars(bars: Bars, needed: int, source: str) -> None:
+    """Check that there are enough bars for at least one label.
+
+    Raises:
+        DataError: names how many are needed.
+    """
+    if len(bars) < needed:
+        raise DataError(
+            f"{source} labels need at least {needed} bars, but there are {len(bars)}.",
+            fix="Use a longer range of dates, or shorter windows.",
+        )

@@ -1,0 +1,141 @@
+"""Labels by the triple-barrier method: profit, loss or time, whichever comes first."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+
+from ktrdr.errors import DataError
+from ktrdr.labels.base import (
+    ACTIONS,
+    BUY,
+    HOLD,
+    LABELS,
+    SELL,
+    FloatArray,
+    Labels,
+    LabelSource,
+    labels_at,
+    prices,
+    require_bars,
+)
+from ktrdr.market.bars import Bars
+
+IntArray = npt.NDArray[np.int64]
+Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+# Bars labelled together: few enough to stay in the cache while their windows are walked.
+_BLOCK_BARS = 1 << 14
+
+
+@LABELS.register("triple_barrier")
+class TripleBarrier(LabelSource):
+    """BUY if the price first reaches the upper barrier, SELL if the lower one, else by where it ends.
+
+    The barriers of bar t are its close times (1 + pt_multiplier · v) and (1 - sl_multiplier · v), where v is
+    the volatility known at t. The next ``max_holding_period`` bars are held against them: a high at or above
+    the upper one is a BUY, a low at or below the lower one a SELL; where one bar does both, its close decides
+    (BUY if not below that of t). If none does, the return r over all of them decides: HOLD if
+    |r| < v / 2 · √max_holding_period, else by its sign.
+
+    v is an exponentially weighted mean over ``vol_span`` of (high - low) / close (``atr``), or the weighted
+    deviation of the logarithmic returns (``close``).
+
+    Not labelled: the first bars, until ``vol_span`` values are in v; bars at which v is 0; and the last
+    ``max_holding_period`` bars, all of them, since to keep only those that met a barrier early would bias
+    the classes.
+
+    Source: M. López de Prado, Advances in Financial Machine Learning (2018), sections 3.3-3.4.
+    """
+
+    classes: ClassVar[tuple[str, ...]] = ACTIONS
+    former_names: ClassVar[Mapping[str, str]] = {
+        "profit_target_atr": "pt_multiplier",
+        "stop_loss_atr": "sl_multiplier",
+        "max_holding_bars": "max_holding_period",
+        "atr_period": "vol_span",
+    }
+
+    pt_multiplier: Multiplier = 2.0
+    sl_multiplier: Multiplier = 1.5
+    max_holding_period: Annotated[int, Field(ge=1)] = 50
+    vol_span: Annotated[int, Field(ge=2)] = 50
+    vol_method: Literal["atr", "close"] = "atr"
+
+    @property
+    def horizon_bars(self) -> int:
+        """The holding period; many labels are known sooner."""
+        return self.max_holding_period
+
+    def compute(self, bars: Bars, check: Callable[[], None]) -> Labels:
+        """Label the bars; each label is known at the bar that met a barrier, or at the end of the period."""
+        check()
+        first = self.vol_span - (1 if self.vol_method == "atr" else 0)
+        require_bars(bars, first + self.max_holding_period + 1, "triple_barrier")
+        high, low, close = prices(bars, "high"), prices(bars, "low"), prices(bars, "close")
+        check()
+        volatility = self._volatility(high, low, close)
+        check()
+
+        candidates = np.arange(first, len(bars) - self.max_holding_period)
+        labelled = candidates[volatility[candidates] > 0]
+        if not len(labelled):
+            raise DataError(
+                f"The volatility ({self.vol_method}) is 0 at every bar, so that there are no barriers.",
+                fix="Check the prices, or use the other vol_method.",
+            )
+        values = np.empty(len(labelled), dtype=np.int64)
+        known_at = np.empty(len(labelled), dtype=np.int64)
+        for start in range(0, len(labelled), _BLOCK_BARS):
+            block = slice(start, start + _BLOCK_BARS)
+            values[block], known_at[block] = self._first_touches(
+                labelled[block], high, low, close, volatility[labelled[block]], check
+            )
+        return labels_at(bars, labelled, values, known_at)
+
+    def _volatility(self, high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
+        if self.vol_method == "atr":
+            ranges = pd.Series((high - low) / close)
+            return ranges.ewm(span=self.vol_span, min_periods=self.vol_span).mean().to_numpy()
+        returns = pd.Series(np.diff(np.log(close), prepend=np.nan))
+        return returns.ewm(span=self.vol_span, min_periods=self.vol_span).std().to_numpy()
+
+    def _first_touches(
+        self,
+        bars: IntArray,
+        high: FloatArray,
+        low: FloatArray,
+        close: FloatArray,
+        volatility: FloatArray,
+        check: Callable[[], None],
+    ) -> tuple[IntArray, IntArray]:
+        """Return the label of each of these bars, and the bar at which it is known."""
+        entry = close[bars]
+        end = bars + self.max_holding_period
+        gain = (close[end] - entry) / entry
+        values = np.where(gain > 0, BUY, SELL)
+        values[np.abs(gain) < volatility / 2 * self.max_holding_period**0.5] = HOLD
+        known_at = end
+
+        # Walk all windows at once, bar by bar; drop those that have met a barrier.
+        waiting = np.arange(len(bars))
+        upper = entry * (1 + self.pt_multiplier * volatility)
+        lower = entry * (1 - self.sl_multiplier * volatility)
+        for ahead in range(1, self.max_holding_period + 1):
+            check()
+            at = bars[waiting] + ahead
+            up, down = high[at] >= upper, low[at] <= lower
+            met = up | down
+            if not met.any():
+                continue
+            touched, touched_at = waiting[met], at[met]
+            bought = np.where(down[met], up[met] & (close[touched_at] >= entry[touched]), up[met])
+            values[touched] = np.where(bought, BUY, SELL)
+            known_at[touched] = touched_at
+            waiting, upper, lower = waiting[~met], upper[~met], lower[~met]
+            if not len(waiting):
+                break
+        return values, known_at
