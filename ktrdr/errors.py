@@ -9,7 +9,8 @@
     ├── TrainingError            training itself cannot go on
     │   ├── TrainingCancelledError
     │   └── DivergedError
-    ├── CodecError               a message cannot be read
+    ├── CodecError               a message cannot be read or written
+    │   ├── UnencodableError
     │   ├── UndecodableError
     │   ├── OversizedError
     │   └── UnknownEventError
@@ -127,7 +128,11 @@ class DivergedError(TrainingError):
 
 
 class CodecError(KtrdrError):
-    """A message cannot be read."""
+    """A message cannot be read or written."""
+
+
+class UnencodableError(CodecError):
+    """An event holds a value that a message has no form for."""
 
 
 class UndecodableError(CodecError):

@@ -7,7 +7,10 @@ from ktrdr.events.message import Message
 
 
 class Delivery(Protocol):
-    """One message that a consumer holds until it settles it, exactly once."""
+    """One message that a consumer holds until it settles it, exactly once.
+
+    Settling it again, or after the bus was closed, raises `BusError`.
+    """
 
     @property
     def message(self) -> Message:
@@ -25,14 +28,25 @@ class Delivery(Protocol):
         """Settle it: the work is done, or safely recorded elsewhere."""
 
     async def nack(self) -> None:
-        """Give it back to the head of its queue: it is not this consumer's turn."""
+        """Give it back to the head of its queue: it is not this consumer's turn.
+
+        Given back more often than its queue's ``delivery_limit``, it is dead-lettered. A lost connection counts
+        too; whether this does is up to the broker (RabbitMQ 4.3 does not count it).
+        """
 
     async def reject(self, reason: str) -> None:
-        """Dead-letter it, with the reason in the header ``x-ktrdr-reason``."""
+        """Dead-letter it, with the reason in the header ``x-ktrdr-reason``.
+
+        It is lost, and counted, if its queue names no exchange for it or no queue is bound there. Settling a
+        stream's message, in whatever way, only asks for the next one.
+        """
 
 
 class Consumer(Protocol):
-    """A subscription to one queue, read with ``async for``; ends when it is cancelled or the bus closes."""
+    """A subscription to one queue, read with ``async for``; ends when it is cancelled or the bus closes.
+
+    Consumers of one queue take turns. Each consumer of a stream gets every message from its first on.
+    """
 
     def __aiter__(self) -> "Consumer":
         """Return itself."""
@@ -61,9 +75,10 @@ class Bus(Protocol):
 
         Raises:
             UnroutableError: ``mandatory``, and no queue is bound.
-            PublishNackedError: a queue refused it.
+            PublishNackedError: a queue refused it, or it is too large for the broker.
             PublishTimeoutError: no confirm came in time; the message may or may not be there.
             BusUnavailableError: there is no connection, or it was lost meanwhile.
+            BusError: there is no such exchange.
         """
 
     async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> Consumer:
@@ -71,6 +86,7 @@ class Bus(Protocol):
 
         Raises:
             BusError: there is no such queue, or it is another's exclusive one.
+            ValueError: ``prefetch`` is less than 1.
         """
 
     async def close(self) -> None:

@@ -1,14 +1,21 @@
 """Exchanges, queues and bindings: what is declared, and where each event goes."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ktrdr.events.base import Event, OperationEvent
+from ktrdr.events.base import ClaimEvent, Event, OperationEvent
 from ktrdr.events.training import (
     AgentPresence,
     CancelRequested,
+    CheckpointSaved,
     ModelDiscarded,
     ModelPersisted,
+    ModelReady,
+    TrainingAccepted,
+    TrainingCancelled,
+    TrainingFailed,
     TrainingProgress,
     TrainingRequested,
 )
@@ -49,8 +56,20 @@ class Queue:
     max_length: int | None = None
     """Beyond it the oldest are dropped (``drop-head``)."""
     delivery_limit: int | None = None
-    """A message given back more often than this is dead-lettered."""
+    """A message given back more often than this is dead-lettered; quorum only."""
     dead_letter_exchange: str | None = None
+    """Where the expired, the overflowing and the rejected go, under their routing keys; lost if None."""
+    reject_exchange: str | None = None
+    """Where the rejected go instead: if what overflows is of no interest, but what cannot be read is."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no broker can declare."""
+        if self.exclusive and self.kind is not QueueKind.CLASSIC:
+            raise ValueError(f"queue '{self.name}': only a classic queue can be exclusive")
+        if self.delivery_limit is not None and self.kind is not QueueKind.QUORUM:
+            raise ValueError(f"queue '{self.name}': only a quorum queue has a delivery limit")
+        if self.kind is QueueKind.STREAM and (self.dead_letter_exchange or self.reject_exchange):
+            raise ValueError(f"queue '{self.name}': a stream keeps its messages, so none is dead-lettered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +134,25 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
                 for lane in lanes
             ),
             Queue(BACKEND_EVENTS, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
-            Queue(BACKEND_PROGRESS, kind=QueueKind.CLASSIC, max_length=_PROGRESS_BACKLOG),
-            Queue(BACKEND_PRESENCE, kind=QueueKind.CLASSIC, max_length=_PROGRESS_BACKLOG),
-            Queue(JOURNAL, kind=QueueKind.STREAM, max_length=100_000),
+            *(
+                # What overflows is stale and of no use to anyone; what cannot be read is.
+                Queue(name, QueueKind.CLASSIC, max_length=_PROGRESS_BACKLOG, reject_exchange=DEAD)
+                for name in (BACKEND_PROGRESS, BACKEND_PRESENCE)
+            ),
+            Queue(JOURNAL, QueueKind.STREAM, max_length=100_000),
             Queue(DEAD_LETTERS),
         ),
         bindings=(
             *(Binding(REQUESTS, lane_queue(lane), lane) for lane in lanes),
-            *(Binding(EVENTS, BACKEND_EVENTS, f"training.*.{kind}") for kind in _DURABLE_KINDS),
-            Binding(EVENTS, BACKEND_PROGRESS, "training.*.progress"),
+            *(
+                Binding(
+                    EVENTS,
+                    BACKEND_EVENTS if event_type.durable else BACKEND_PROGRESS,
+                    rule.routing_key.replace("{operation_id}", "*"),
+                )
+                for event_type, rule in ROUTES.items()
+                if rule.exchange == EVENTS
+            ),
             Binding(EVENTS, JOURNAL, "#"),
             Binding(PRESENCE, BACKEND_PRESENCE),
             Binding(DEAD, DEAD_LETTERS, "#"),
@@ -135,9 +164,16 @@ def agent_topology(agent_id: str) -> Topology:
     """Return the exclusive control queue of one agent."""
     queue = control_queue(agent_id)
     return Topology(
-        queues=(Queue(queue, kind=QueueKind.CLASSIC, exclusive=True),),
+        queues=(Queue(queue, QueueKind.CLASSIC, exclusive=True, reject_exchange=DEAD),),
         bindings=(Binding(CONTROL, queue, "#"),),
     )
+
+
+class Party(StrEnum):
+    """Who speaks."""
+
+    BACKEND = "backend"
+    AGENT = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,26 +186,61 @@ class Route:
     """Whether it is an error that no queue takes it."""
 
 
-_DURABLE_KINDS = ("accepted", "checkpoint_saved", "model_ready", "failed", "cancelled")
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """Where the events of a type are published, and by whom."""
+
+    sender: Party
+    exchange: str
+    routing_key: str
+    """With fields of the event in braces."""
+    mandatory: bool
 
 
 def route(event: Event) -> Route:
-    """Return where an event goes; decided by its type alone."""
-    match event:
-        case TrainingRequested():
-            return Route(REQUESTS, event.lane, mandatory=True)
-        case CancelRequested() | ModelPersisted() | ModelDiscarded():
-            # Nobody may be listening: an agent that comes back asks again by what it says of its attempt.
-            return Route(CONTROL, f"training.{event.operation_id}.{_kind(event)}", mandatory=False)
-        case AgentPresence():
-            return Route(PRESENCE, "", mandatory=False)
-        case TrainingProgress():
-            return Route(EVENTS, f"training.{event.operation_id}.progress", mandatory=False)
-        case OperationEvent():
-            return Route(EVENTS, f"training.{event.operation_id}.{_kind(event)}", mandatory=True)
-        case _:
-            raise ValueError(f"{event.type_name()} has no route")
+    """Return where an event goes; decided by its type alone.
+
+    Raises:
+        ValueError: the type has no rule in `ROUTES`.
+    """
+    rule = ROUTES.get(type(event))
+    if rule is None:
+        raise ValueError(f"{event.type_name()} has no route")
+    fields = _FIELDS_OF_KEY.findall(rule.routing_key)
+    key = rule.routing_key.format_map({name: getattr(event, name) for name in fields})
+    return Route(rule.exchange, key, rule.mandatory)
 
 
-def _kind(event: Event) -> str:
-    return event.type.rpartition(".")[2]
+_FIELDS_OF_KEY = re.compile(r"{(\w+)}")
+
+
+def _from_agent(event_type: type[ClaimEvent]) -> RouteRule:
+    key = f"training.{{operation_id}}.{_kind(event_type)}"
+    # Progress may be lost: its queue is bounded, and the next one says more.
+    return RouteRule(Party.AGENT, EVENTS, key, mandatory=event_type.durable)
+
+
+def _to_agents(event_type: type[OperationEvent]) -> RouteRule:
+    # Nobody may be listening: an agent that comes back is told again when it says what it holds.
+    key = f"training.{{operation_id}}.{_kind(event_type)}"
+    return RouteRule(Party.BACKEND, CONTROL, key, mandatory=False)
+
+
+def _kind(event_type: type[Event]) -> str:
+    return event_type.type.rpartition(".")[2]
+
+
+ROUTES: Mapping[type[Event], RouteRule] = {
+    TrainingRequested: RouteRule(Party.BACKEND, REQUESTS, "{lane}", mandatory=True),
+    TrainingAccepted: _from_agent(TrainingAccepted),
+    TrainingProgress: _from_agent(TrainingProgress),
+    CheckpointSaved: _from_agent(CheckpointSaved),
+    ModelReady: _from_agent(ModelReady),
+    TrainingFailed: _from_agent(TrainingFailed),
+    TrainingCancelled: _from_agent(TrainingCancelled),
+    CancelRequested: _to_agents(CancelRequested),
+    ModelPersisted: _to_agents(ModelPersisted),
+    ModelDiscarded: _to_agents(ModelDiscarded),
+    AgentPresence: RouteRule(Party.AGENT, PRESENCE, "", mandatory=False),
+}
+"""One rule for each of `EVENT_TYPES`."""

@@ -11,9 +11,20 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0
 """Safe as one component of a path: no separator, no leading dot."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+# Every number fits a column of a database, a header of AMQP and a timedelta, whoever sends it.
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Ordinal = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""A number that counts from 1."""
+ByteCount = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Seconds = Annotated[float, Field(ge=0, le=1e10)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=1e10)]
+
 
 def _to_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is outside the years 1 to 9999 in UTC") from error
 
 
 UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
@@ -22,7 +33,14 @@ UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 class Part(BaseModel):
     """A value inside an event: immutable; fields it does not know are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        # JSON has no word for NaN and the infinities, so databases and browsers would choke on them.
+        allow_inf_nan=False,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
 
 
 class Event(Part):
@@ -52,7 +70,7 @@ class OperationEvent(Event):
     """An event about one attempt of one operation."""
 
     operation_id: OperationId
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Ordinal
 
 
 class ClaimEvent(OperationEvent):

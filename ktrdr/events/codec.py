@@ -8,10 +8,11 @@ from typing import Any
 import msgpack
 from pydantic import ValidationError
 
-from ktrdr.errors import OversizedError, UndecodableError, UnknownEventError
+from ktrdr.errors import OversizedError, UndecodableError, UnencodableError, UnknownEventError
 from ktrdr.events.base import Event, OperationEvent
 from ktrdr.events.compression import compress, decompress
-from ktrdr.events.message import HeaderValue, Message
+from ktrdr.events.message import HeaderValue, Message, header_text
+from ktrdr.events.structure import check_structure
 from ktrdr.events.training import EVENT_TYPES
 
 CONTENT_TYPE = "application/msgpack"
@@ -22,7 +23,7 @@ MAX_CONTENT_BYTES = 16 * 1024 * 1024
 _COMPRESS_FROM_BYTES = 1024
 
 _BY_TYPE_NAME = {event_type.type_name(): event_type for event_type in EVENT_TYPES}
-_TYPE_NAME = re.compile(r"^(?P<type>[a-z0-9_.]+)\.v(?P<version>\d+)$")
+_TYPE_NAME = re.compile(r"(?P<type>[a-z0-9_.]+)\.v(?P<version>[0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
     """Return the message that carries an event.
 
     Raises:
-        OversizedError: the body would be over `MAX_BODY_BYTES`.
+        OversizedError: the body would be over `MAX_BODY_BYTES`, or hold too many values.
+        UnencodableError: a field holds what msgpack or UTF-8 has no form for.
     """
     event = envelope.event
-    body: bytes = msgpack.packb(event.model_dump(mode="python", round_trip=True), default=_pack_special)
+    body = _pack(event)
     encoding = None
     # Weights hardly compress, and an inline model is compressed already: try, and keep it only if it pays.
     if len(body) >= _COMPRESS_FROM_BYTES:
@@ -64,7 +66,7 @@ def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
         "cloudEvents:specversion": "1.0",
         "cloudEvents:type": event.type_name(),
         "cloudEvents:time": envelope.occurred_at.astimezone(UTC).isoformat(),
-        "summary": event.summary()[:500],
+        "summary": header_text(event.summary()),
     }
     if isinstance(event, OperationEvent):
         headers["cloudEvents:subject"] = event.operation_id
@@ -77,7 +79,7 @@ def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
         type=event.type_name(),
         correlation_id=envelope.operation_id,
         app_id=envelope.sender,
-        timestamp=envelope.occurred_at,
+        timestamp=envelope.occurred_at.astimezone(UTC).replace(microsecond=0),
         content_type=CONTENT_TYPE,
         content_encoding=encoding,
         expiration_s=expiration_s,
@@ -90,7 +92,7 @@ def decode(message: Message) -> Envelope:
     """Return the event that a message carries; nothing of it is trusted before it is checked.
 
     Raises:
-        OversizedError: the body, or what it declares to decompress to, is over the limit.
+        OversizedError: the body, or what it would decompress or unpack to, is over a limit.
         UnknownEventError: the type or its version is not known here.
         UndecodableError: the body is not what it says it is.
     """
@@ -110,7 +112,7 @@ def decode(message: Message) -> Envelope:
         event = event_type.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the event"
+        where = header_text(".".join(str(part) for part in first["loc"])) or "the event"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UndecodableError(f"Invalid {message.type}: {where}: {first['msg']}{more}.") from error
     if not message.message_id:
@@ -120,28 +122,50 @@ def decode(message: Message) -> Envelope:
         event=event,
         event_id=message.message_id,
         sender=message.app_id or "unknown",
-        occurred_at=message.timestamp or datetime.fromtimestamp(0, UTC),
+        occurred_at=_occurred_at(message),
         traceparent=traceparent if isinstance(traceparent, str) else None,
     )
+
+
+def _occurred_at(message: Message) -> datetime:
+    """A record for people, so a wrong one is no reason to refuse the event."""
+    exact = message.headers.get("cloudEvents:time")
+    try:
+        if isinstance(exact, str) and (moment := datetime.fromisoformat(exact)).tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass  # the property is the next best
+    return message.timestamp or datetime.fromtimestamp(0, UTC)
 
 
 def _event_type(name: str) -> type[Event]:
     event_type = _BY_TYPE_NAME.get(name)
     if event_type is not None:
         return event_type
-    match = _TYPE_NAME.match(name or "")
+    match = _TYPE_NAME.fullmatch(name or "")
     if match is None:
-        raise UnknownEventError(f"'{name}' is not the type of an event.")
+        raise UnknownEventError(f"'{header_text(name or '')}' is not the type of an event.")
     known = sorted(known.version for known in EVENT_TYPES if known.type == match["type"])
     if known:
         raise UnknownEventError(f"{match['type']} is known in version {known[-1]}, not {match['version']}.")
     raise UnknownEventError(f"No event has the type '{match['type']}'.")
 
 
+def _pack(event: Event) -> bytes:
+    try:
+        body: bytes = msgpack.packb(event.model_dump(mode="python", round_trip=True), default=_pack_special)
+        check_structure(body)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise UnencodableError(f"A {event.type_name()} cannot be written: {error}.") from error
+    return body
+
+
 def _unpack(content: bytes) -> dict[str, Any]:
+    check_structure(content)
     try:
         fields = msgpack.unpackb(content, timestamp=3, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    # A timestamp beyond the year 9999 is an OverflowError.
+    except (ValueError, OverflowError, msgpack.UnpackException) as error:
         raise UndecodableError(f"The body is not valid msgpack: {error}.") from error
     if not isinstance(fields, dict):
         raise UndecodableError(f"The body is a {type(fields).__name__}, not a map of fields.")

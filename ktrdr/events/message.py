@@ -21,6 +21,7 @@ class Message:
     app_id: str | None = None
     """Who says it: ``backend@host`` or ``host-agent@machine``."""
     timestamp: datetime | None = None
+    """Whole seconds, as AMQP has it; the header ``cloudEvents:time`` is exact."""
     content_type: str = "application/msgpack"
     content_encoding: str | None = None
     """``zstd``, or None for a body that is not compressed."""
@@ -29,3 +30,13 @@ class Message:
     persistent: bool = True
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
     """CloudEvents attributes, ``traceparent`` and a readable ``summary``."""
+
+
+MAX_HEADER_CHARACTERS = 500
+
+
+def header_text(text: str, limit: int = MAX_HEADER_CHARACTERS) -> str:
+    """Return text as one line that a header can hold; all headers must fit one frame of AMQP."""
+    # A character of which a line is made, or a surrogate that UTF-8 has no bytes for, is not printable.
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,13 +1,19 @@
 """What events refer to or carry: blobs, datasets, model manifests."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from ktrdr.events.base import Name, Part, Sha256, UtcDatetime
+from ktrdr.events.base import ByteCount, Count, Name, Part, Seconds, Sha256, UtcDatetime
+from ktrdr.events.texts import Line, Metrics
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Timeframe = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhdwM]$")]
+
+
+MAX_INLINE_BYTES = 8 * 1024 * 1024
+"""Of an inline model, compressed; what is larger goes by reference."""
 
 
 class Codec(StrEnum):
@@ -24,7 +30,7 @@ class BlobRef(Part):
     """``blob:<sha256>`` in the shared store; other forms only within the configured stores."""
     sha256: Sha256
     """Of the content as stored, that is after compression."""
-    size: Annotated[int, Field(ge=0)]
+    size: ByteCount
     """Bytes as stored."""
     codec: Codec = Codec.NONE
 
@@ -35,7 +41,7 @@ class DatasetRef(Part):
     symbol: Name
     timeframe: Timeframe
     blob: BlobRef
-    rows: Annotated[int, Field(ge=0)]
+    rows: Count
     start: UtcDatetime
     """Open time of the first bar."""
     end: UtcDatetime
@@ -46,14 +52,14 @@ class FileDigest(Part):
     """One file of a model bundle."""
 
     sha256: Sha256
-    size: Annotated[int, Field(ge=0)]
+    size: ByteCount
 
 
 class StageTiming(Part):
     """How long one numbered step took."""
 
-    stage: str
-    seconds: Annotated[float, Field(ge=0)]
+    stage: Line
+    seconds: Seconds
 
 
 class ModelManifest(Part):
@@ -62,32 +68,32 @@ class ModelManifest(Part):
     strategy: Name
     symbol: Name
     timeframe: Timeframe
-    output_format: Annotated[str, StringConstraints(pattern=r"^(classification|regression)$")]
+    output_format: Literal["classification", "regression"]
     features: tuple[str, ...]
     """Feature ids in the order of the network's inputs."""
     classes: tuple[str, ...] = ()
     """Label names in the order of the outputs; empty for regression."""
-    metrics: dict[str, float]
+    metrics: Metrics
     """Test metrics, and baselines as ``baseline_<name>_<metric>``."""
-    epochs_trained: Annotated[int, Field(ge=0)]
-    best_epoch: Annotated[int, Field(ge=0)]
+    epochs_trained: Count
+    best_epoch: Count
     """1-based; the epoch whose weights are kept."""
-    train_rows: Annotated[int, Field(ge=0)]
-    validation_rows: Annotated[int, Field(ge=0)]
-    test_rows: Annotated[int, Field(ge=0)]
-    parameters: Annotated[int, Field(ge=0)]
+    train_rows: Count
+    validation_rows: Count
+    test_rows: Count
+    parameters: Count
     strategy_sha256: Sha256
     weights_sha256: Sha256
     """Of ``model.safetensors``."""
     bundle_sha256: Sha256
     """Of the packed bundle before compression."""
-    bundle_size: Annotated[int, Field(ge=0)]
+    bundle_size: ByteCount
     """Bytes of the packed bundle before compression."""
     files: dict[Name, FileDigest]
-    seed: int
-    device: str
+    seed: Seed
+    device: Line
     timings: tuple[StageTiming, ...] = ()
-    peak_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    peak_memory_bytes: ByteCount = 0
     """Highest resident memory of the runner process during the attempt."""
 
 
@@ -95,5 +101,5 @@ class InlineModel(Part):
     """A packed model bundle that travels in the event itself."""
 
     codec: Codec
-    data: bytes
+    data: Annotated[bytes, Field(max_length=MAX_INLINE_BYTES, repr=False)]
     """The packed bundle, compressed by ``codec``."""

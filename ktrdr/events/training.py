@@ -2,15 +2,30 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from ktrdr.events.base import ClaimEvent, Event, Name, OperationEvent, OperationId, Part, Sha256, UtcDatetime
+from ktrdr.events.base import (
+    ByteCount,
+    ClaimEvent,
+    Count,
+    Event,
+    Name,
+    OperationEvent,
+    OperationId,
+    Ordinal,
+    Part,
+    PositiveSeconds,
+    Seconds,
+    Sha256,
+    UtcDatetime,
+)
 from ktrdr.events.causes import FailureCause
-from ktrdr.events.references import BlobRef, DatasetRef, InlineModel, ModelManifest
+from ktrdr.events.references import BlobRef, DatasetRef, InlineModel, ModelManifest, Seed
+from ktrdr.events.texts import Line, Metrics, Overrides, Text, TextTail
 
 PROTOCOL_VERSION = 1
 
-Text = Annotated[str, StringConstraints(max_length=8192)]
+_MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}/[A-Za-z0-9][A-Za-z0-9_.@+-]{0,255}$"
 
 
 class StrategyDocument(Part):
@@ -20,7 +35,7 @@ class StrategyDocument(Part):
     yaml: Annotated[str, StringConstraints(max_length=1024 * 1024)]
     sha256: Sha256
     """Of the UTF-8 bytes of ``yaml``."""
-    overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    overrides: Overrides = Field(default_factory=dict)
     """Dotted path → value, applied in order to the parsed YAML before validation."""
 
 
@@ -31,12 +46,12 @@ class TrainingRequested(OperationEvent):
 
     strategy: StrategyDocument
     datasets: Annotated[tuple[DatasetRef, ...], Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    seed: Seed
     lane: Name = "any"
     require_gpu: bool = False
     resume_from: BlobRef | None = None
     requested_at: UtcDatetime
-    accept_within_s: Annotated[float, Field(gt=0)]
+    accept_within_s: PositiveSeconds
     """The backend dispatches anew when nobody has accepted after so long."""
 
     def summary(self) -> str:
@@ -50,9 +65,9 @@ class TrainingAccepted(ClaimEvent):
 
     type: ClassVar[str] = "ktrdr.training.accepted"
 
-    slot: Annotated[int, Field(ge=1)]
-    device: str
-    lease_s: Annotated[float, Field(gt=0)]
+    slot: Ordinal
+    device: Line
+    lease_s: PositiveSeconds
 
     def summary(self) -> str:
         """Return who runs it where."""
@@ -65,20 +80,20 @@ class TrainingProgress(ClaimEvent):
     type: ClassVar[str] = "ktrdr.training.progress"
     durable: ClassVar[bool] = False
 
-    sequence: Annotated[int, Field(ge=0)]
+    sequence: Count
     """Grows within a claim, so that a late event is known to be old."""
-    stage: str
-    stage_number: Annotated[int, Field(ge=1)]
-    stages: Annotated[int, Field(ge=1)]
-    epoch: Annotated[int, Field(ge=0)] = 0
+    stage: Line
+    stage_number: Ordinal
+    stages: Ordinal
+    epoch: Count = 0
     """Epochs complete."""
-    epochs: Annotated[int, Field(ge=0)] = 0
-    batch: Annotated[int, Field(ge=0)] = 0
-    batches: Annotated[int, Field(ge=0)] = 0
-    metrics: dict[str, float] = Field(default_factory=dict)
+    epochs: Count = 0
+    batch: Count = 0
+    batches: Count = 0
+    metrics: Metrics = Field(default_factory=dict)
     """Of the last complete epoch: ``train_loss``, ``val_loss``, ``val_accuracy``, …"""
     fraction: Annotated[float, Field(ge=0, le=1)]
-    eta_s: Annotated[float, Field(ge=0)] | None = None
+    eta_s: Seconds | None = None
 
     def summary(self) -> str:
         """Return stage, epoch and losses."""
@@ -94,7 +109,7 @@ class CheckpointSaved(ClaimEvent):
 
     type: ClassVar[str] = "ktrdr.training.checkpoint_saved"
 
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: Ordinal
     checkpoint: BlobRef
 
     def summary(self) -> str:
@@ -131,9 +146,9 @@ class TrainingFailed(ClaimEvent):
 
     cause: FailureCause
     message: Text
-    traceback: Text | None = None
+    traceback: TextTail | None = None
     """Its tail, for causes that are defects."""
-    epoch: Annotated[int, Field(ge=0)] = 0
+    epoch: Count = 0
 
     def summary(self) -> str:
         """Return the cause and the first line of the message."""
@@ -146,7 +161,7 @@ class TrainingCancelled(ClaimEvent):
 
     type: ClassVar[str] = "ktrdr.training.cancelled"
 
-    epoch: Annotated[int, Field(ge=0)] = 0
+    epoch: Count = 0
     """Epochs that were complete."""
 
     def summary(self) -> str:
@@ -174,9 +189,9 @@ class ModelPersisted(OperationEvent):
     type: ClassVar[str] = "ktrdr.training.model_persisted"
 
     claim_id: Name
-    model: str
+    model: Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
     """``{strategy}/{symbol}_{timeframe}_v{N}``."""
-    model_version: Annotated[int, Field(ge=1)]
+    model_version: Ordinal
     bundle_sha256: Sha256
 
     def summary(self) -> str:
@@ -201,7 +216,7 @@ class RunningAttempt(Part):
     """An attempt that an agent holds right now."""
 
     operation_id: OperationId
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Ordinal
     claim_id: Name
     detached: bool = False
     """Whether the agent could not renew for two thirds of the lease."""
@@ -214,14 +229,14 @@ class AgentPresence(Event):
     durable: ClassVar[bool] = False
 
     agent_id: Name
-    protocol_version: int = PROTOCOL_VERSION
+    protocol_version: Ordinal = PROTOCOL_VERSION
     state: Literal["ready", "draining", "stopped"]
-    device: str
-    device_name: str = ""
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    device: Line
+    device_name: Line = ""
+    memory_bytes: ByteCount = 0
     lanes: tuple[Name, ...]
-    slots_total: Annotated[int, Field(ge=1)]
-    slots_busy: Annotated[int, Field(ge=0)]
+    slots_total: Ordinal
+    slots_busy: Count
     running: tuple[RunningAttempt, ...] = ()
 
     def summary(self) -> str:
