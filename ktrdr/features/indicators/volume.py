@@ -10,6 +10,9 @@ from pydantic import Field
 from ktrdr.features.indicators.base import INDICATORS, FloatArray, Indicator, column
 from ktrdr.market.bars import Bars
 
+# Typical prices that are equal as decimals may differ by so much, relatively, as binary fractions.
+_ROUNDING = 1e-12
+
 
 @INDICATORS.register("obv", "obvindicator")
 class Obv(Indicator):
@@ -54,7 +57,8 @@ class Mfi(Indicator):
         index = talib.MFI(high, low, close, volume, timeperiod=self.period)
         # TA-Lib says 0, "all out", where nothing flowed.
         typical = talib.TYPPRICE(high, low, close)
-        flow = np.abs(np.diff(typical, prepend=typical[:1])) * volume
+        moved = np.abs(np.diff(typical, prepend=typical[:1])) > _ROUNDING * np.abs(typical)
+        flow = np.where(moved, volume, 0.0)
         index[talib.MAX(flow, timeperiod=self.period) == 0] = 50
         index[: self.warmup_bars] = np.nan
         return {"": index}
