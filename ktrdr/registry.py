@@ -62,6 +62,13 @@ class Registry(Generic[T]):
         """Return the implementation; raises `UnknownNameError`."""
         return self._by_name[self.canonical(name)]
 
+    def name_of(self, implementation: type[T]) -> str:
+        """Return the name under which a class is registered; raises KeyError for one that is not."""
+        for name, registered in self._by_name.items():
+            if registered is implementation:
+                return name
+        raise KeyError(f"{implementation.__name__} is not registered as a {self.kind}")
+
     def names(self) -> list[str]:
         """Return the registered names, sorted, without aliases."""
         return sorted(self._by_name)
