@@ -1,0 +1,271 @@
+"""Model versions on disk: written whole or not at all, never changed, checked by hash.
+
+::
+
+    models/
+      eurusd_momentum/
+        EURUSD_1h_v1/         model.safetensors, metadata.json, …, report.html, SHA256SUMS
+        EURUSD_1h_v2/
+        EURUSD_1h_latest  ->  EURUSD_1h_v2
+      .staging/               what is being written
+      .replaced/              what was in the way of a version and was not written by this program's database
+"""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ktrdr.errors import ModelError, StorageFullError
+from ktrdr.events.references import FileDigest
+
+SUMS_FILE = "SHA256SUMS"
+"""As ``sha256sum`` writes and checks it: ``cd models/…/…_v1 && sha256sum -c SHA256SUMS``."""
+_STAGING = ".staging"
+_REPLACED = ".replaced"
+# One component of a path, as `ktrdr.events.base.Name` has it: no separator, no leading dot.
+_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StagedModel:
+    """Files that are safe on the disk but have no place among the versions yet."""
+
+    path: Path
+    files: Mapping[str, FileDigest]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a version on disk."""
+
+    file: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+def version_name(strategy: str, symbol: str, timeframe: str, version: int) -> str:
+    """Return the name of a version, which is its path under the models directory.
+
+    Raises:
+        ModelError: a part of it could lead elsewhere.
+    """
+    for part in (strategy, symbol, timeframe):
+        if _COMPONENT.fullmatch(part) is None:
+            raise ModelError(f"'{part[:80]}' cannot be part of a model's path.")
+    return f"{strategy}/{symbol}_{timeframe}_v{version}"
+
+
+class ModelDirectory:
+    """Where model versions are written; several processes may do so at once.
+
+    The database gives the version numbers: this only writes what it is told and never counts what is there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def path(self, name: str) -> Path:
+        """Return the directory of a version, named as ``{strategy}/{symbol}_{timeframe}_v{N}``.
+
+        Raises:
+            ModelError: the name is not of that form, or leads out of the models directory.
+        """
+        parts = name.split("/")
+        if len(parts) != 2 or not all(_COMPONENT.fullmatch(part) for part in parts):
+            raise ModelError(f"'{name[:120]}' is not the name of a model version.")
+        parent = self.root / parts[0]
+        if parent.is_symlink():
+            raise ModelError(
+                f"{parent} is a link; models are only written to real directories below {self.root}.",
+                fix="Replace the link by a directory, or set KTRDR_MODELS_DIR to where it leads.",
+            )
+        return parent / parts[1]
+
+    def stage(self, files: Mapping[str, bytes], *, owner: str) -> StagedModel:
+        """Write the files, and their hashes beside them, durably but outside the versions.
+
+        Args:
+            files: name → content.
+            owner: the instance that writes, so that others know what its death left behind.
+
+        Raises:
+            StorageFullError: says how much is needed; nothing is left.
+            ModelError: a file's name could lead elsewhere, or the directory cannot be written.
+        """
+        for name in files:
+            if _COMPONENT.fullmatch(name) is None or name == SUMS_FILE:
+                raise ModelError(f"'{name[:80]}' cannot be a file of a model.")
+        digests = {
+            name: FileDigest(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+            for name, content in files.items()
+        }
+        sums = _sums(digests).encode()
+        needed = sum(map(len, files.values())) + len(sums)
+        path = self._temporary(_STAGING, owner)
+        try:
+            with self._disk_errors(needed):
+                path.mkdir(parents=True)
+                for name, content in {**files, SUMS_FILE: sums}.items():
+                    _write(path / name, content)
+                _sync(path)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return StagedModel(path, digests)
+
+    def publish(self, staged: StagedModel, name: str) -> Path:
+        """Give staged files their place as a version, in one step, and return it.
+
+        What is there already under that name has no row in the database, or the number would be another:
+        a crash came between this and the commit. The same files are replaced; others are kept in
+        ``.replaced``, since they may be of a database that was lost.
+
+        Raises:
+            ModelError: the name leads elsewhere, or the directory cannot be written.
+            StorageFullError: the disk is full.
+        """
+        target = self.path(name)
+        with self._disk_errors(0):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_symlink() or target.exists():
+                self._move_away(target, staged)
+            staged.path.rename(target)
+            _sync(target.parent)
+            _sync(self.root)
+        return target
+
+    def discard(self, staged: StagedModel) -> None:
+        """Remove staged files, if they were not published."""
+        shutil.rmtree(staged.path, ignore_errors=True)
+
+    def point_latest(self, strategy: str, symbol: str, timeframe: str, version: int, *, owner: str) -> None:
+        """Make ``{symbol}_{timeframe}_latest`` lead to that version; there is no moment without it.
+
+        Raises:
+            ModelError: there is something else of that name, or the directory cannot be written.
+            StorageFullError: the disk is full.
+        """
+        target = self.path(version_name(strategy, symbol, timeframe, version))
+        link = target.with_name(f"{symbol}_{timeframe}_latest")
+        if link.is_symlink() and link.readlink() == Path(target.name):
+            return
+        if link.exists() and not link.is_symlink():
+            raise ModelError(f"{link} is not a link.", fix="Move it away.")
+        temporary = self._temporary(_STAGING, owner)
+        with self._disk_errors(0):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.symlink_to(target.name)
+            temporary.replace(link)
+            _sync(link.parent)
+
+    def verify(self, name: str, expected: Mapping[str, FileDigest]) -> list[Finding]:
+        """Recompute every hash of a version and return what differs; nothing if it is as it was persisted.
+
+        Raises:
+            ModelError: the name leads elsewhere.
+        """
+        path = self.path(name)
+        if path.is_symlink() or not path.is_dir():
+            return [Finding(name, "the directory is missing")]
+        wanted = dict(expected)
+        sums = _sums(expected).encode()
+        wanted[SUMS_FILE] = FileDigest(sha256=hashlib.sha256(sums).hexdigest(), size=len(sums))
+        present = {entry.name for entry in path.iterdir()}
+        findings = [Finding(file, "is not part of the model") for file in sorted(present - wanted.keys())]
+        for file, digest in wanted.items():
+            problem = _problem(path / file, digest)
+            if problem is not None:
+                findings.append(Finding(file, problem))
+        return findings
+
+    def remove_leftovers(self, is_alive: Callable[[str], bool]) -> int:
+        """Remove what dead processes have staged and not published; return how much there was."""
+        removed = 0
+        for path in (self.root / _STAGING).glob("*"):
+            if not is_alive(path.name.partition("~")[0]):
+                if path.is_symlink():
+                    path.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+        return removed
+
+    def _move_away(self, target: Path, staged: StagedModel) -> None:
+        same = not target.is_symlink() and _content(target / SUMS_FILE) == _content(staged.path / SUMS_FILE)
+        aside = self._temporary(_REPLACED, f"{target.parent.name}.{target.name}")
+        if same:
+            aside = staged.path.with_name(f"{staged.path.name}.old")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        target.rename(aside)
+        if same:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _temporary(self, where: str, label: str) -> Path:
+        return self.root / where / f"{label}~{secrets.token_hex(8)}"
+
+    @contextmanager
+    def _disk_errors(self, needed: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                need = f": the model needs {needed:,} bytes, {self._free():,} are free" if needed else ""
+                raise StorageFullError(
+                    f"The disk of {self.root} is full{need}.", fix="Free some space; the model waits."
+                ) from error
+            raise ModelError(
+                f"{self.root} cannot be written: {error.strerror or error}.",
+                fix="Make it a directory that is yours, or set KTRDR_MODELS_DIR to one.",
+            ) from error
+
+    def _free(self) -> int:
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return shutil.disk_usage(existing).free
+
+
+def _sums(files: Mapping[str, FileDigest]) -> str:
+    return "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
+
+
+def _problem(path: Path, expected: FileDigest) -> str | None:
+    if path.is_symlink() or not path.is_file():
+        return "is not a file" if path.exists() or path.is_symlink() else "is missing"
+    size = path.stat().st_size
+    if size != expected.size:
+        return f"has {size:,} bytes in place of {expected.size:,}"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if digest == expected.sha256 else f"has other content: its SHA-256 is {digest}"
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a directory survive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
