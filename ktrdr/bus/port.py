@@ -30,8 +30,8 @@ class Delivery(Protocol):
     async def nack(self) -> None:
         """Give it back to the head of its queue: it is not this consumer's turn.
 
-        Given back more often than its queue's ``delivery_limit``, it is dead-lettered. A lost connection counts
-        too; whether this does is up to the broker (RabbitMQ 4.3 does not count it).
+        Given back more often than its queue's ``delivery_limit``, it is dead-lettered. A lost connection
+        counts too; whether this does is up to the broker (RabbitMQ 4.3 does not count it).
         """
 
     async def reject(self, reason: str) -> None:
