@@ -1,0 +1,51 @@
+"""What a trained network says of features: the one way, in evaluation and for users of the model."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OutputType = Literal["classification", "regression"]
+Float32Array = npt.NDArray[np.float32]
+
+_MAX_ROWS = 4096
+_MULTIPLICATIONS = 100_000_000  # some 50 ms of one core
+
+
+def rows_at_a_time(parameters: int) -> int:
+    """Return how many rows a network of so many parameters can be given between two checks, 50 ms apart."""
+    return max(1, min(_MAX_ROWS, _MULTIPLICATIONS // max(1, parameters)))
+
+
+def predict(
+    module: "nn.Module", inputs: Float32Array, output_type: OutputType, check: Callable[[], None]
+) -> Float32Array:
+    """Return class probabilities (row, class), or predicted values (row, 1).
+
+    They are computed in double precision on the CPU and then rounded. In single precision the last bits would
+    depend on how many rows are asked for at once, on threads and on the device.
+
+    Args:
+        module: the network; not changed.
+        inputs: (row, feature), normalized.
+        output_type: what the outputs are.
+        check: called at least every 50 ms of work; raises to stop.
+    """
+    import torch
+
+    double = deepcopy(module).to(device="cpu", dtype=torch.float64).eval()
+    step = rows_at_a_time(sum(parameter.numel() for parameter in double.parameters()))
+    chunks: list[Float32Array] = []
+    with torch.inference_mode():
+        for first in range(0, len(inputs), step):
+            check()
+            outputs = double(torch.from_numpy(inputs[first : first + step].astype(np.float64)))
+            if output_type == "classification":
+                outputs = outputs.softmax(1)
+            chunks.append(outputs.to(torch.float32).numpy())
+    return np.concatenate(chunks)
