@@ -1,1 +1,1 @@
-"""TODO"""
+"""Market data: finding, reading, checking, resampling, aligning and snapshotting bars."""

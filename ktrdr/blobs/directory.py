@@ -1,0 +1,187 @@
+"""A blob store in a directory, on this machine's disk or one that several share."""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore
+
+from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256, referred_sha256
+from ktrdr.blobs.verified import (
+    CHUNK_BYTES,
+    check_limit,
+    check_size,
+    disk_errors,
+    is_intact,
+    read_chunks,
+    receive,
+    sync_directory,
+    verified,
+)
+from ktrdr.errors import BlobCorruptError, BlobMissingError
+from ktrdr.events.references import BlobRef, Codec
+
+_INCOMING = "incoming"
+_KEY = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+class DirectoryBlobStore:
+    """A `BlobStore` of files named by hash: ``ab/cdef…``.
+
+    obstore writes a file under another name and renames it, but does not flush it: after a loss of power a
+    whole name may have half a content. So a blob is written to ``incoming/``, flushed, and only then given
+    its name. What a killed process leaves in ``incoming/`` is never read; `remove_abandoned` clears it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content; see `BlobStore.put`."""
+        ref = _reference(hashlib.sha256(data).hexdigest(), len(data), codec)
+        self._keep(ref, lambda: data)
+        return ref
+
+    def put_file(self, path: Path, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content of a file; see `BlobStore.put_file`."""
+        with disk_errors(f"{path} cannot be read"), path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            ref = _reference(sha256, file.tell(), codec)
+        self._keep(ref, lambda: verified(read_chunks(path), ref))
+        return ref
+
+    def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
+        """Return the content; see `BlobStore.get`."""
+        key = _key(referred_sha256(ref))
+        check_limit(ref, limit_bytes)
+        with _reading(ref.sha256):
+            found = obstore.get(self._objects, key)
+            check_size(ref, found.meta["size"])
+            data = found.bytes().to_bytes()
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise BlobCorruptError(f"Blob {ref.sha256} has other content.")
+        return data
+
+    def fetch(self, ref: BlobRef, destination: Path) -> Path:
+        """Write the content to a file; see `BlobStore.fetch`."""
+        key = _key(referred_sha256(ref))
+        if is_intact(destination, ref):
+            return destination
+        return receive(self._chunks(ref, key), ref, destination)
+
+    def exists(self, sha256: str) -> bool:
+        """Return whether there is that blob; see `BlobStore.exists`."""
+        try:
+            with _reading(sha256):
+                obstore.head(self._objects, _key(checked_sha256(sha256)))
+        except BlobMissingError:
+            return False
+        return True
+
+    def delete(self, sha256: str) -> None:
+        """Remove the blob; see `BlobStore.delete`."""
+        try:
+            with _reading(sha256):
+                obstore.delete(self._objects, _key(checked_sha256(sha256)))
+        except BlobMissingError:
+            return
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """Return all blobs; see `BlobStore.entries`."""
+        with _errors(f"{self.root} cannot be listed"):
+            for batch in obstore.list(self._objects):
+                for item in batch:
+                    if match := _KEY.fullmatch(item["path"]):
+                        yield BlobEntry(match[1] + match[2], item["size"], item["last_modified"])
+
+    def remove_abandoned(self, before: datetime) -> int:
+        """Remove what killed processes left half-written before that time, and return the number of files.
+
+        Args:
+            before: aware; well before the start of any write that may still be going on.
+        """
+        removed = 0
+        with disk_errors(f"{self.root / _INCOMING} cannot be cleared"):
+            for path in (self.root / _INCOMING).glob("*"):
+                if path.stat().st_mtime < before.timestamp():
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    @cached_property
+    def _objects(self) -> LocalStore:
+        return LocalStore(self.root, mkdir=True)
+
+    def _keep(self, ref: BlobRef, content: Callable[[], bytes | Iterable[bytes]]) -> None:
+        """Make the content durable under its hash."""
+        key = _key(ref.sha256)
+        path = self.root / key
+        what = f"Blob {ref.sha256} cannot be stored in {self.root}"
+        with _errors(what):
+            if not self._renew(path, ref):
+                incoming = f"{_INCOMING}/{secrets.token_hex(8)}"
+                try:
+                    obstore.put(self._objects, incoming, content())
+                    with (self.root / incoming).open("rb") as file:
+                        os.fsync(file.fileno())
+                    obstore.rename(self._objects, incoming, key)
+                except BaseException:
+                    (self.root / incoming).unlink(missing_ok=True)
+                    raise
+            # Also when another process has just renamed it, who may not have come this far.
+            sync_directory(path.parent)
+            sync_directory(self.root)
+
+    def _renew(self, path: Path, ref: BlobRef) -> bool:
+        """Return whether the blob is there and intact; if so, its time is now."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return is_intact(path, ref)
+
+    def _chunks(self, ref: BlobRef, key: str) -> Iterator[bytes]:
+        with _reading(ref.sha256):
+            found = obstore.get(self._objects, key)
+            check_size(ref, found.meta["size"])
+            yield from found.stream(min_chunk_size=CHUNK_BYTES)
+
+
+def _reference(sha256: str, size: int, codec: Codec) -> BlobRef:
+    return BlobRef(uri=blob_uri(sha256), sha256=sha256, size=size, codec=codec)
+
+
+def _key(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256[2:]}"
+
+
+@contextmanager
+def _reading(sha256: str) -> Iterator[None]:
+    with _errors(f"Blob {sha256} cannot be read"):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise BlobMissingError(f"There is no blob {sha256}.") from error
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Raise obstore's errors and the operating system's as ours."""
+    with disk_errors(what):
+        try:
+            yield
+        except BaseError as error:
+            # The number of the system's error is nowhere but in the text.
+            number = _OS_ERROR.search(str(error))
+            reason = str(error).partition("\n")[0]
+            raise OSError(int(number[1]) if number else errno.EIO, reason) from error

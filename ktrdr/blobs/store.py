@@ -1,0 +1,114 @@
+"""The blob store as the rest of the system sees it: large content, named by its SHA-256."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from ktrdr.errors import BlobRefusedError
+from ktrdr.events.references import BlobRef, Codec
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobEntry:
+    """A blob that a store has."""
+
+    sha256: str
+    size: int
+    """Bytes as stored."""
+    modified: datetime
+    """When it was last put, aware."""
+
+
+class BlobStore(Protocol):
+    """Content-addressed storage. Calls block; asynchronous callers use a thread.
+
+    Putting a blob twice is as good as once, so a caller that does not know whether a call succeeded repeats
+    it.
+    """
+
+    def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content and return once it is safe.
+
+        Content that is there already is not written again, but its ``modified`` time becomes now, so that a
+        collection of old blobs does not take what was just put.
+
+        Args:
+            data: what to store, after compression.
+            codec: how it is compressed; only noted in the reference.
+
+        Raises:
+            StorageFullError: there is no space; nothing was stored.
+            BlobError: the store cannot take it.
+        """
+
+    def put_file(self, path: Path, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content of a file, without reading it into memory; otherwise as `put`.
+
+        Raises:
+            BlobCorruptError: the file was changed meanwhile; nothing was stored.
+        """
+
+    def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
+        """Return the content, whose size is checked before it is read and its hash after.
+
+        Raises:
+            BlobRefusedError: the reference is not to this store, or its size is over the limit.
+            BlobMissingError: there is no such blob.
+            BlobCorruptError: the stored content is not what the reference says.
+        """
+
+    def fetch(self, ref: BlobRef, destination: Path) -> Path:
+        """Write the content to a file and return its path.
+
+        The file appears at once, whole, verified and safe; its directory is created. One that is there
+        already and has the right content is left as it is, so that a directory of fetched files is a cache.
+
+        Raises:
+            BlobRefusedError: the reference is not to this store.
+            BlobMissingError: there is no such blob.
+            BlobCorruptError: the stored content is not what the reference says.
+            StorageFullError: there is no space at the destination.
+        """
+
+    def exists(self, sha256: str) -> bool:
+        """Return whether the store has that blob; its content is not checked."""
+
+    def delete(self, sha256: str) -> None:
+        """Remove the blob, if it is there."""
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """Return all blobs, in no order; those put or deleted meanwhile may or may not be among them."""
+
+
+def blob_uri(sha256: str) -> str:
+    """Return the reference that any store of an installation understands."""
+    return f"blob:{sha256}"
+
+
+def checked_sha256(sha256: str) -> str:
+    """Return the hash if it is one: it becomes a part of paths and addresses.
+
+    Raises:
+        BlobRefusedError: it is something else.
+    """
+    if _SHA256.fullmatch(sha256) is None:
+        raise BlobRefusedError(f"'{sha256[:80]}' is not a SHA-256.")
+    return sha256
+
+
+def referred_sha256(ref: BlobRef) -> str:
+    """Return the hash that a reference names.
+
+    Raises:
+        BlobRefusedError: its URI is of another form than ``blob:<sha256>``, or names another hash.
+    """
+    if ref.uri != blob_uri(checked_sha256(ref.sha256)):
+        raise BlobRefusedError(
+            f"'{ref.uri[:80]}' is not a reference to the blob store that fits the hash {ref.sha256}."
+        )
+    return ref.sha256
