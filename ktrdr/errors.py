@@ -8,7 +8,8 @@
     ├── DataError                the market data cannot be used
     ├── TrainingError            training itself cannot go on
     │   ├── TrainingCancelledError
-    │   └── DivergedError
+    │   ├── DivergedError
+    │   └── OutOfMemoryError     also a MemoryError
     ├── CodecError               a message cannot be read or written
     │   ├── UnencodableError
     │   ├── UndecodableError
@@ -28,6 +29,8 @@
     │   └── ModelCorruptError
     ├── StoreError
     │   ├── OperationNotFoundError
+    │   ├── OperationFailedError
+    │   ├── OperationCancelledError
     │   └── DatabaseUnavailableError
     ├── AgentError
     │   └── RunnerCrashedError
@@ -124,6 +127,12 @@ class DivergedError(TrainingError):
     """The loss is no longer a finite number."""
 
 
+class OutOfMemoryError(TrainingError, MemoryError):
+    """There is not enough memory on this machine or its device."""
+
+    retryable = True
+
+
 # --- messages -------------------------------------------------------------------------------------
 
 
@@ -206,6 +215,14 @@ class StoreError(KtrdrError):
 
 class OperationNotFoundError(StoreError):
     """There is no such operation."""
+
+
+class OperationFailedError(StoreError):
+    """The operation ended without a model."""
+
+
+class OperationCancelledError(StoreError):
+    """The operation was cancelled."""
 
 
 class DatabaseUnavailableError(StoreError):
