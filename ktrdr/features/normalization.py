@@ -47,7 +47,9 @@ def fit_scaling(method: ScalingMethod, values: Float32Array) -> Scaling:
     return Scaling(method, float(training.mean()), float(training.std(ddof=1)))
 
 
-def fit_scalings(plan: FeaturePlan, values: Float32Array, rows: slice) -> dict[str, Scaling]:
+def fit_scalings(
+    plan: FeaturePlan, values: Float32Array, rows: slice | npt.NDArray[np.intp]
+) -> dict[str, Scaling]:
     """Fit the scalings that a plan asks for.
 
     Args:
