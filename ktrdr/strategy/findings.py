@@ -1,0 +1,131 @@
+"""Collects what is wrong with a strategy, so that all of it is reported in one go."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ktrdr.errors import Problem, UnknownNameError
+from ktrdr.parameters import Parameters
+from ktrdr.registry import Registry, nearest_name
+from ktrdr.strategy.yaml_source import Path, dotted
+
+M = TypeVar("M", bound=BaseModel)
+P = TypeVar("P", bound=Parameters)
+
+
+class Findings:
+    """Problems and warnings, each at its place in the file."""
+
+    def __init__(self, positions: Mapping[Path, tuple[int, int]], overridden: Sequence[Path] = ()) -> None:
+        self._positions = positions
+        self._overridden = tuple(overridden)
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def problem(self, path: Path, message: str, suggestion: str | None = None) -> None:
+        """Note something that is wrong at a path."""
+        self.problems.append(self._at(path, message, suggestion))
+
+    def warning(self, path: Path, message: str, suggestion: str | None = None) -> None:
+        """Note something that has no effect, or that is outdated."""
+        self.warnings.append(self._at(path, message, suggestion))
+
+    def unknown(self, path: Path, what: str, name: str, available: Sequence[str]) -> None:
+        """Note a name that does not exist, with those that do and the nearest of them."""
+        listed = ", ".join(available) if available else "none"
+        self.problem(path, f"unknown {what} '{name}'; available: {listed}", _nearest(name, available))
+
+    def section(self, model: type[M], data: object, path: Path) -> M | None:
+        """Check one mapping by a flat model; None if something is wrong with it."""
+        if not isinstance(data, Mapping):
+            self.problem(path, f"must be a mapping with {', '.join(_names(model))}")
+            return None
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            self._add(error, path, model)
+            return None
+
+    def parameters(
+        self, registry: Registry[P], name: object, values: Mapping[str, Any], path: Path, name_path: Path
+    ) -> P | None:
+        """Look up a registered type and check its parameters; None if something is wrong.
+
+        Args:
+            registry: where the name is looked up.
+            name: as in the file.
+            values: the other keys.
+            path: of the mapping that has the values.
+            name_path: of the name.
+        """
+        if not isinstance(name, str):
+            self.problem(name_path, f"must name the {registry.kind}: {', '.join(registry.names())}")
+            return None
+        try:
+            implementation = registry.get(name)
+        except UnknownNameError as error:
+            self.unknown(name_path, registry.kind, name, error.available)
+            return None
+        known: dict[str, Any] = {}
+        for key, value in values.items():
+            if reason := implementation.ignored_names.get(key):
+                self.warning((*path, key), f"has no effect: {reason}")
+            elif field := implementation.former_names.get(key):
+                self.warning((*path, key), f"is an old name; write '{field}'")
+                if field in values:
+                    self.problem((*path, key), f"means the same as '{field}', which is there too")
+                known[field] = value
+            else:
+                known[key] = value
+        try:
+            return implementation.model_validate(known)
+        except ValidationError as error:
+            self._add(error, path, implementation)
+            return None
+
+    def _add(self, error: ValidationError, path: Path, model: type[BaseModel]) -> None:
+        for detail in error.errors(include_url=False):
+            where = (*path, *_former(detail["loc"], model))
+            if detail["type"] == "extra_forbidden":
+                key = str(detail["loc"][-1])
+                names = _names(model)
+                allowed = ", ".join(names) if names else "none"
+                self.problem(where, f"unknown key; allowed: {allowed}", _nearest(key, names))
+            elif detail["type"] == "missing":
+                self.problem(where, "is missing")
+            else:
+                self.problem(where, _readable(detail["msg"], detail["input"]))
+
+    def _at(self, path: Path, message: str, suggestion: str | None) -> Problem:
+        for overridden in self._overridden:
+            if path[: len(overridden)] == overridden:
+                return Problem(f"--set {dotted(path)}", message, suggestion=suggestion)
+        # What is missing has no place of its own; what it is missing from has.
+        for length in range(len(path), 0, -1):
+            if position := self._positions.get(path[:length]):
+                return Problem(dotted(path), message, *position, suggestion=suggestion)
+        return Problem(dotted(path), message, suggestion=suggestion)
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _former(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Return the location with the parts dropped that pydantic adds for unions and the like."""
+    return tuple(part for index, part in enumerate(location) if index == 0 or isinstance(part, int))
+
+
+def _readable(message: str, value: object) -> str:
+    text = re.sub(r"^(Value error|Assertion failed), ", "", message)
+    text = text.replace("Input should be", "must be").replace("valid ", "")
+    shown = repr(value)
+    if isinstance(value, str | int | float | bool | None) and len(shown) <= 60 and shown not in text:
+        text += f", not {shown}"
+    return text[:1].lower() + text[1:]
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    return nearest_name(name, list(names))

@@ -1,0 +1,120 @@
+"""``training_data``: which bars."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from ktrdr.errors import DataError
+from ktrdr.market.timeframe import Timeframe
+from ktrdr.strategy.findings import Findings
+from ktrdr.strategy.sections import DateRangeSection, SymbolsSection, TimeframesSection, TrainingDataSection
+from ktrdr.strategy.without_effect import meaningful
+from ktrdr.strategy.yaml_source import Path
+
+_AT: Path = ("training_data",)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketChoice:
+    """Which bars a strategy is trained on."""
+
+    symbol: str
+    timeframes: tuple[str, ...]
+    """In the order of the file, which is what ``timeframes: all`` means."""
+    base_timeframe: str
+    start: str | None
+    end: str | None
+
+
+def resolve_market(data: Mapping[str, JsonValue], findings: Findings) -> MarketChoice | None:
+    """Check the section; None if something is wrong."""
+    section = findings.section(TrainingDataSection, meaningful(TrainingDataSection, data, _AT, findings), _AT)
+    if section is None:
+        return None
+    symbol = _symbol(section, findings)
+    timeframes = _timeframes(section, findings)
+    start, end = section.start_date, section.end_date
+    if section.date_range is not None:
+        dates = findings.section(DateRangeSection, section.date_range, (*_AT, "date_range"))
+        if dates is not None:
+            for name, given, other in (("start", dates.start, start), ("end", dates.end, end)):
+                if given is not None and other is not None and given != other:
+                    findings.problem((*_AT, "date_range", name), f"contradicts {name}_date ({other})")
+            start, end = dates.start or start, dates.end or end
+    if symbol is None or timeframes is None:
+        return None
+    return MarketChoice(symbol, *timeframes, start, end)
+
+
+def _symbol(section: TrainingDataSection, findings: Findings) -> str | None:
+    path = (*_AT, "symbols")
+    symbols = findings.section(SymbolsSection, section.symbols, path)
+    if symbols is None:
+        return None
+    if symbols.selection_criteria is not None:
+        findings.warning(
+            (*path, "selection_criteria"), "has no effect: name the symbol; nothing is selected by criteria"
+        )
+    listed = symbols.listed or symbols.symbols or []
+    if symbols.mode == "multi_symbol" or len(listed) > 1:
+        findings.problem(
+            path, "training on several symbols is not supported by this version; set mode: single and symbol"
+        )
+        return None
+    symbol = symbols.symbol or (listed[0] if listed else None)
+    if symbol is None:
+        findings.problem((*path, "symbol"), "is missing: mode single needs a symbol")
+    elif listed and listed[0] != symbol:
+        findings.problem((*path, "symbol"), f"contradicts the list, which has {listed[0]}")
+    return symbol
+
+
+def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple[str, ...], str] | None:
+    path = (*_AT, "timeframes")
+    timeframes = findings.section(TimeframesSection, section.timeframes, path)
+    if timeframes is None:
+        return None
+    listed = list(timeframes.listed or timeframes.timeframes or [])
+    where = (*path, "list" if timeframes.listed else "timeframes")
+    if not listed:
+        if timeframes.timeframe is None:
+            name = "timeframe" if timeframes.mode == "single" else "list"
+            findings.problem((*path, name), f"is missing: mode {timeframes.mode} needs it")
+            return None
+        listed, where = [timeframes.timeframe], (*path, "timeframe")
+    fine = True
+    for name in listed:
+        fine &= _is_timeframe(name, where, findings)
+    if len(set(listed)) < len(listed):
+        findings.problem(where, "names a timeframe twice")
+        fine = False
+    if timeframes.mode == "single" and len(listed) > 1:
+        findings.problem(where, "has several timeframes, which needs mode: multi_timeframe")
+        fine = False
+    if timeframes.mode == "multi_timeframe" and len(listed) < 2:
+        findings.problem(where, "mode multi_timeframe needs at least two timeframes")
+        fine = False
+    base = timeframes.base_timeframe
+    if base is not None and base not in listed:
+        findings.unknown((*path, "base_timeframe"), "timeframe", base, listed)
+        fine = False
+    if not fine:
+        return None
+    finest = min(listed, key=Timeframe.parse)
+    if base is not None and Timeframe.parse(base).duration > Timeframe.parse(finest).duration:
+        findings.problem(
+            (*path, "base_timeframe"),
+            f"must be the finest timeframe, {finest}: its bars are what is labelled",
+        )
+        return None
+    return tuple(listed), finest
+
+
+def _is_timeframe(name: str, path: Path, findings: Findings) -> bool:
+    try:
+        Timeframe.parse(name)
+    except DataError as error:
+        findings.problem(path, error.message)
+        return False
+    return True
