@@ -11,63 +11,79 @@ import pytest
 
 SMALL_DISK_BYTES = 1024 * 1024
 
-# Mounts a file system that only this process and its /proc entry can see, and holds it until its input ends.
-_HOLD = 'mount -t tmpfs -o size="$1" tmpfs "$2" && echo ready && read -r _'
-_REMEDY = "Set KTRDR_TEST_SMALL_DISK to a directory on a disk of a few MB."
+_GIVEN = "KTRDR_TEST_SMALL_DISK"
+_IN_NAMESPACE = "KTRDR_TEST_IN_NAMESPACE"
+_AS_ROOT = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An empty directory on a file system of its own, of `SMALL_DISK_BYTES`; gone after the test.
 
-    A tmpfs is mounted in a mount namespace of a child process, as root or, where Linux lets users make user
-    namespaces, as anyone; ``/proc`` leads there. Where neither is possible (macOS, some containers), name a
+    It is a tmpfs, which root can mount. For others the test is run again in a namespace of its own where they
+    are root (see `run_as_root_of_a_namespace`). Where Linux does not allow that, and on other systems, name a
     directory on a small file system in ``KTRDR_TEST_SMALL_DISK``; without one the test is skipped and says
-    so.
+    why.
     """
-    given = os.environ.get("KTRDR_TEST_SMALL_DISK")
-    if given is not None:
-        yield from _given(Path(given))
-        return
-    if not sys.platform.startswith("linux"):
-        pytest.skip(f"No full disk to test with. {_REMEDY}")
-    mount_point = tmp_path / "small-disk"
-    mount_point.mkdir()
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    holder = subprocess.Popen(
-        ["unshare", *user, "--mount", "sh", "-c", _HOLD, "sh", str(SMALL_DISK_BYTES), str(mount_point)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    directory = tmp_path / "small-disk"
+    directory.mkdir()
+    if given := os.environ.get(_GIVEN):
+        inside = Path(given) / f"ktrdr-{os.getpid()}"
+        inside.mkdir()
+        yield inside
+        shutil.rmtree(inside)
+    elif not (problem := _mount(directory)):
+        yield directory
+        subprocess.run(["umount", "--lazy", directory], check=True)
+    elif _may_have_namespace():
+        yield directory
+    else:
+        pytest.skip(
+            f"No full disk to test with ({problem}). Set {_GIVEN} to a directory on a disk of a few MB."
+        )
+
+
+def run_as_root_of_a_namespace(item: pytest.Function) -> bool:
+    """Run a test that has the fixture in a process that may mount, if this one may not; return whether."""
+    if "small_disk" not in item.fixturenames or os.environ.get(_GIVEN):
+        return False
+    if os.path.ismount(item.funcargs["small_disk"]):
+        return False
+    again = subprocess.run(
+        [*_AS_ROOT, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", item.nodeid],
+        cwd=item.config.rootpath,
+        env={**os.environ, _IN_NAMESPACE: "1"},
+        capture_output=True,
         text=True,
+        check=False,
     )
-    try:
-        assert holder.stdout is not None
-        assert holder.stderr is not None
-        if holder.stdout.readline() != "ready\n":
-            pytest.skip(f"No full disk to test with: {holder.stderr.read().strip()}. {_REMEDY}")
-        yield Path(f"/proc/{holder.pid}/root{mount_point}")
-    finally:
-        holder.communicate()
+    if again.returncode != 0:
+        pytest.fail(again.stdout + again.stderr, pytrace=False)
+    return True
 
 
 def fill(directory: Path, leave_bytes: int = 0) -> Path:
     """Write a file until the disk is full, then shorten it to leave some bytes free, and return it."""
     path = directory / "filler"
-    block = b"\0" * 4096
     with path.open("wb", buffering=0) as file:
         try:
             while True:
-                file.write(block)
+                file.write(b"\0" * 4096)
         except OSError:
             file.truncate(max(file.tell() - leave_bytes, 0))
     return path
 
 
-def _given(directory: Path) -> Iterator[Path]:
-    inside = directory / f"ktrdr-{os.getpid()}"
-    inside.mkdir()
-    try:
-        yield inside
-    finally:
-        shutil.rmtree(inside)
+def _mount(directory: Path) -> str:
+    """Mount a small tmpfs there and return nothing, or why that is not possible."""
+    if not sys.platform.startswith("linux"):
+        return "only Linux has disks in memory for tests to mount"
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", directory]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stderr.strip() if result.returncode else ""
+
+
+def _may_have_namespace() -> bool:
+    if _IN_NAMESPACE in os.environ or not sys.platform.startswith("linux"):
+        return False
+    return subprocess.run([*_AS_ROOT, "true"], capture_output=True, check=False).returncode == 0
