@@ -26,7 +26,7 @@ class CsvLayout:
     header_lines: int
     """Lines up to the end of the header."""
     zoned: bool
-    """Whether the first time has a time zone: then all must have one, otherwise none."""
+    """Whether the first time that is one has a time zone: then all must have one, otherwise none."""
 
 
 def read_layout(path: Path) -> CsvLayout:
@@ -45,11 +45,14 @@ def read_layout(path: Path) -> CsvLayout:
             if separator in header[0]:
                 raise DataError(f"{path}: fields must be separated by commas, not by {name}.")
     columns = find_columns(header, str(path))
-    _, first = next(rows, (0, []))
-    if not first:
+    row = None
+    for _, row in rows:
+        time = TIME_PATTERN.fullmatch(row[columns.timestamp]) if columns.timestamp < len(row) else None
+        if time is not None:
+            return CsvLayout(columns, len(header), header_line, zoned=time["zone"] is not None)
+    if row is None:
         raise DataError(f"{path} has a header but no bars.")
-    time = TIME_PATTERN.fullmatch(first[columns.timestamp] if columns.timestamp < len(first) else "")
-    return CsvLayout(columns, len(header), header_line, zoned=time is not None and time["zone"] is not None)
+    return CsvLayout(columns, len(header), header_line, zoned=False)
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
