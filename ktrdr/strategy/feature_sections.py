@@ -235,7 +235,7 @@ def _warn_unused(
         if column.feature_id in seen:
             findings.problem(("nn_inputs",), f"makes the feature {column.feature_id} twice")
         seen.add(column.feature_id)
-    used_sets = {item.get("fuzzy_set") for item in inputs if isinstance(item, Mapping)}
+    used_sets = {str(item.get("fuzzy_set")) for item in inputs if isinstance(item, Mapping)}
     for name in fuzzy_sets:
         if name not in used_sets:
             findings.warning(("fuzzy_sets", name), "is not used by nn_inputs")

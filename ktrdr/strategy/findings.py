@@ -120,7 +120,7 @@ def _former(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[in
 
 def _readable(message: str, value: object) -> str:
     text = re.sub(r"^(Value error|Assertion failed), ", "", message)
-    text = text.replace("Input should be", "must be").replace("valid ", "")
+    text = text.replace("Input should be", "must be")
     shown = repr(value)
     if isinstance(value, str | int | float | bool | None) and len(shown) <= 60 and shown not in text:
         text += f", not {shown}"

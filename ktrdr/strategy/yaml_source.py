@@ -108,7 +108,7 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, path: Path) -> JsonValue:
         assert isinstance(node, yaml.ScalarNode)
-        if node.tag == "tag:yaml.org,2002:str" and node.style is None and _FLOAT.fullmatch(node.value):
+        if node.tag == "tag:yaml.org,2002:str" and not node.style and _FLOAT.fullmatch(node.value):
             return float(node.value)
         try:
             value = self._loader.construct_object(node)
