@@ -18,12 +18,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ktrdr.errors import ModelError, StorageFullError
 from ktrdr.events.references import FileDigest
+from ktrdr.models.bundle import BUNDLE_FILES
 
 SUMS_FILE = "SHA256SUMS"
 """As ``sha256sum`` writes and checks it: ``cd models/…/…_v1 && sha256sum -c SHA256SUMS``."""
@@ -40,6 +41,8 @@ class StagedModel:
 
     path: Path
     files: Mapping[str, FileDigest]
+    inode: int
+    """Of the directory; it keeps it under any name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class ModelDirectory:
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        return StagedModel(path, digests)
+        return StagedModel(path, digests, path.stat().st_ino)
 
     def publish(self, staged: StagedModel, name: str) -> Path:
         """Give staged files their place as a version, in one step, and return it.
@@ -143,6 +146,13 @@ class ModelDirectory:
             _sync(target.parent)
             _sync(self.root)
         return target
+
+    def take_back(self, staged: StagedModel, name: str) -> None:
+        """Undo `publish`, if it has happened and the version is not another's by now."""
+        target = self.path(name)
+        with self._disk_errors(0), suppress(FileNotFoundError):
+            if target.stat().st_ino == staged.inode and not target.is_symlink():
+                target.rename(staged.path)
 
     def discard(self, staged: StagedModel) -> None:
         """Remove staged files, if they were not published."""
@@ -201,14 +211,14 @@ class ModelDirectory:
         return removed
 
     def _move_away(self, target: Path, staged: StagedModel) -> None:
-        same = not target.is_symlink() and _content(target / SUMS_FILE) == _content(staged.path / SUMS_FILE)
-        aside = self._temporary(_REPLACED, f"{target.parent.name}.{target.name}")
-        if same:
+        if not target.is_symlink() and _same_model(target, staged.path):
             aside = staged.path.with_name(f"{staged.path.name}.old")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        target.rename(aside)
-        if same:
+            target.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside = self._temporary(_REPLACED, f"{target.parent.name}.{target.name}")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            target.rename(aside)
 
     def _temporary(self, where: str, label: str) -> Path:
         return self.root / where / f"{label}~{secrets.token_hex(8)}"
@@ -248,11 +258,18 @@ def _problem(path: Path, expected: FileDigest) -> str | None:
     return None if digest == expected.sha256 else f"has other content: its SHA-256 is {digest}"
 
 
-def _content(path: Path) -> bytes | None:
+def _same_model(one: Path, other: Path) -> bool:
+    """Return whether both have the same bundle; their reports may differ by a date."""
+    sums = [[_sum_of(version, file) for file in BUNDLE_FILES] for version in (one, other)]
+    return None not in sums[0] and sums[0] == sums[1]
+
+
+def _sum_of(version: Path, file: str) -> str | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        sums = (version / SUMS_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         return None
+    return next((line for line in sums.splitlines() if line.endswith(f"  {file}")), None)
 
 
 def _write(path: Path, content: bytes) -> None:

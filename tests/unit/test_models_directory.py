@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from ktrdr.errors import ModelError
 from ktrdr.models.directory import SUMS_FILE, ModelDirectory, version_name
 
-FILES = {"model.safetensors": b"weights" * 100, "metadata.json": b"{}", "report.html": b"<html>"}
+FILES = {
+    "model.safetensors": b"weights" * 100,
+    "metadata.json": b"{}",
+    "strategy.yaml": b"name: momentum",
+    "evaluation.parquet": b"PAR1",
+    "report.html": b"<html>",
+}
 NAME = "momentum/EURUSD_1h_v1"
 
 
@@ -100,8 +106,8 @@ def test_a_version_that_is_gone_is_found(directory: ModelDirectory) -> None:
     ]
 
 
-def test_the_same_files_left_by_a_crash_before_the_commit_are_replaced(directory: ModelDirectory) -> None:
-    directory.publish(directory.stage(FILES, owner="dead"), NAME)
+def test_the_same_model_left_by_a_crash_before_the_commit_are_replaced(directory: ModelDirectory) -> None:
+    directory.publish(directory.stage({**FILES, "report.html": b"of yesterday"}, owner="dead"), NAME)
     staged = directory.stage(FILES, owner="me")
     directory.publish(staged, NAME)
     assert directory.verify(NAME, staged.files) == []
@@ -118,6 +124,23 @@ def test_other_files_in_the_way_of_a_version_are_kept_aside(directory: ModelDire
     (kept,) = (directory.root / ".replaced").iterdir()
     assert kept.name.startswith("momentum.EURUSD_1h_v1~")
     assert (kept / "model.safetensors").read_bytes() == b"precious"
+
+
+def test_a_version_can_be_taken_back_but_not_another_process_s(directory: ModelDirectory) -> None:
+    mine, other = directory.stage(FILES, owner="me"), directory.stage(FILES, owner="other")
+    path = directory.publish(mine, NAME)
+    directory.take_back(mine, NAME)
+    assert not path.exists()
+
+    directory.publish(other, NAME)
+    directory.take_back(mine, NAME)
+    assert path.exists()
+
+
+def test_what_was_never_published_need_not_be_taken_back(directory: ModelDirectory) -> None:
+    staged = directory.stage(FILES, owner="me")
+    directory.take_back(staged, NAME)
+    assert staged.path.exists()
 
 
 def test_latest_leads_to_the_version_and_moves_on(directory: ModelDirectory) -> None:

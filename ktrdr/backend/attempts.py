@@ -1,0 +1,189 @@
+"""What becomes of an operation as its attempts run and end: the decisions, each inside one transaction.
+
+Every function may be called again with the same event: messages come twice, late and out of order. An attempt
+is granted to the first claim that is heard of; events of other claims change nothing.
+"""
+
+from dataclasses import dataclass
+
+from ktrdr.backend.cancelling import end_cancelled, stop_runs, tell_to_stop, why_unwanted
+from ktrdr.backend.dispatching import dispatch
+from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.states import State, Trigger
+from ktrdr.backend.work import Claim, Work
+from ktrdr.events import CheckpointSaved, FailureCause, TrainingAccepted, TrainingCancelled, TrainingFailed
+
+_LONGEST_LEASE_S = 3600.0
+_LONGEST_PAUSE_S = 300.0
+# These say nothing about the job, and the process that died or left is replaced already.
+_RETRIED_AT_ONCE = frozenset(
+    {FailureCause.AGENT_RESTARTED, FailureCause.AGENT_SHUTDOWN, FailureCause.LEASE_EXPIRED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to wait before another attempt."""
+
+    backoff_s: float
+    """Before the second attempt; it doubles with each further one."""
+
+    def pause_s(self, failed_attempt: int, cause: FailureCause) -> float:
+        """Return the seconds between the failure of an attempt and the request of the next."""
+        if cause in _RETRIED_AT_ONCE:
+            return 0.0
+        return min(self.backoff_s * 2.0 ** (failed_attempt - 1), _LONGEST_PAUSE_S)
+
+
+def accepted(work: Work, event: TrainingAccepted, *, first: bool) -> OperationRecord | None:
+    """Grant the attempt to the claim, or tell it to stop; the latter also if the event comes again."""
+    operation = work.operation(event.operation_id)
+    unwanted = why_unwanted(work, operation, event)
+    if operation is None or unwanted is not None:
+        tell_to_stop(work, event, unwanted or "it is not known here")
+        if operation is not None and first:
+            refusal = f"{event.agent_id} was told to stop: {unwanted}"
+            work.note(
+                operation, HistoryKind.CLAIM_REFUSED, refusal, attempt=event.attempt, agent_id=event.agent_id
+            )
+        return operation
+    if operation.claim_id is None and operation.attempt == event.attempt:
+        where = f"slot {event.slot} of {event.agent_id}, on {event.device}"
+        return _grant(work, operation, event, event.agent_id, event.device, event.lease_s, where)
+    return operation
+
+
+def heard(work: Work, claim: Claim, *, agent_id: str, device: str, lease_s: float) -> OperationRecord | None:
+    """Grant the attempt to a claim whose acceptance has not arrived, but which is evidently at work."""
+    operation = work.operation(claim.operation_id)
+    if operation is None or operation.claim_id is not None or operation.attempt != claim.attempt:
+        return operation
+    if operation.state not in (State.PENDING, State.QUEUED):
+        return operation
+    return _grant(work, operation, claim, agent_id, device, lease_s, f"{agent_id}, which is at work on it")
+
+
+def _grant(
+    work: Work,
+    operation: OperationRecord,
+    claim: Claim,
+    agent_id: str,
+    device: str,
+    lease_s: float,
+    where: str,
+) -> OperationRecord:
+    work.grant(claim, agent_id=agent_id, device=device)
+    work.note(operation, HistoryKind.ACCEPTED, f"accepted by {where}", agent_id=agent_id)
+    return work.move(
+        operation,
+        Trigger.ACCEPTED,
+        claim_id=claim.claim_id,
+        agent_id=agent_id,
+        device=device,
+        lease_s=min(lease_s, _LONGEST_LEASE_S),
+        started_at=operation.started_at or work.now,
+    )
+
+
+def checkpoint_saved(work: Work, event: CheckpointSaved) -> OperationRecord | None:
+    """Remember from where another attempt can go on."""
+    operation = work.operation(event.operation_id)
+    if operation is None or not is_current(operation, event):
+        return operation
+    message = f"checkpoint of epoch {event.epoch}"
+    work.note(operation, HistoryKind.CHECKPOINT_SAVED, message, agent_id=event.agent_id)
+    return work.change(operation, checkpoint=event.checkpoint.model_dump_json())
+
+
+def attempt_failed(work: Work, event: TrainingFailed, retries: RetryPolicy) -> OperationRecord | None:
+    """Retry or fail the operation, if it is the current attempt's run that failed."""
+    operation = work.operation(event.operation_id)
+    if operation is None:
+        return None
+    story = f"{event.cause}: {event.message}"
+    work.end_attempt(event, story)
+    work.note(operation, HistoryKind.ATTEMPT_FAILED, story, attempt=event.attempt, agent_id=event.agent_id)
+    if not is_current(operation, event):
+        return operation
+    return attempt_over(work, operation, event.cause, event.message, retries)
+
+
+def attempt_cancelled(work: Work, event: TrainingCancelled, retries: RetryPolicy) -> OperationRecord | None:
+    """End the operation if it was to be cancelled; otherwise the attempt was lost, and is made again."""
+    operation = work.operation(event.operation_id)
+    if operation is None:
+        return None
+    work.end_attempt(event, f"cancelled after {event.epoch} epochs")
+    if not is_current(operation, event):
+        return operation
+    if operation.state is State.CANCELLING:
+        return end_cancelled(work, operation, Trigger.RUN_CANCELLED, f"stopped after {event.epoch} epochs")
+    message = f"{event.agent_id} stopped the attempt after {event.epoch} epochs without being asked"
+    work.note(operation, HistoryKind.ATTEMPT_FAILED, message, agent_id=event.agent_id)
+    return attempt_over(work, operation, FailureCause.AGENT_SHUTDOWN, message, retries)
+
+
+def is_current(operation: OperationRecord, claim: Claim) -> bool:
+    """Return whether what the claim says decides about the operation."""
+    return (
+        not operation.state.terminal
+        and claim.attempt == operation.attempt
+        and operation.claim_id in (None, claim.claim_id)
+    )
+
+
+def lease_expired(
+    work: Work, operation_id: str, attempt: int, claim_id: str, reason: str, retries: RetryPolicy
+) -> OperationRecord | None:
+    """Give the attempt up, if that claim still has the grant; its run may go on and still win."""
+    operation = work.operation(operation_id)
+    if operation is None or operation.state.terminal:
+        return operation
+    if operation.attempt != attempt or operation.claim_id != claim_id:
+        return operation
+    work.note(operation, HistoryKind.LEASE_EXPIRED, reason, agent_id=operation.agent_id)
+    return attempt_over(
+        work, operation, FailureCause.LEASE_EXPIRED, reason, retries, trigger=Trigger.LEASE_EXPIRED
+    )
+
+
+def attempt_over(
+    work: Work,
+    operation: OperationRecord,
+    cause: FailureCause,
+    message: str,
+    retries: RetryPolicy,
+    *,
+    trigger: Trigger = Trigger.ATTEMPT_FAILED_RETRYABLE,
+) -> OperationRecord:
+    """Decide what follows when the current attempt ends without a model."""
+    if operation.state is State.CANCELLING:
+        return end_cancelled(work, operation, trigger, f"the run had ended already: {message}")
+    if not cause.retryable:
+        return _fail(work, operation, Trigger.ATTEMPT_FAILED, cause, message)
+    if operation.attempt >= operation.max_attempts:
+        last = f"{message} (attempt {operation.attempt} of {operation.max_attempts})"
+        return _fail(work, operation, Trigger.ATTEMPTS_EXHAUSTED, cause, last)
+    pause_s = retries.pause_s(operation.attempt, cause)
+    operation = work.move(
+        operation,
+        trigger,
+        attempt=operation.attempt + 1,
+        claim_id=None,
+        agent_id=None,
+        device=None,
+        lease_s=None,
+    )
+    after = f" in {pause_s:g} s" if pause_s else ""
+    work.note(operation, HistoryKind.RETRY, f"attempt {operation.attempt} follows{after}")
+    dispatch(work, operation, delay_s=pause_s)
+    return operation
+
+
+def _fail(
+    work: Work, operation: OperationRecord, trigger: Trigger, cause: FailureCause, message: str
+) -> OperationRecord:
+    operation = work.move(operation, trigger, cause=cause, message=message)
+    work.note(operation, HistoryKind.FAILED, f"{cause}: {message}", agent_id=operation.agent_id)
+    stop_runs(work, operation)
+    return operation

@@ -1,0 +1,176 @@
+"""What the backend does with each event of the agents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from ktrdr.backend import attempts, cancelling
+from ktrdr.backend.leases import Leases
+from ktrdr.backend.persistence import ModelPersister
+from ktrdr.backend.progress import ProgressRecorder
+from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.waiting import Offload
+from ktrdr.backend.work import Work
+from ktrdr.clock import Clock
+from ktrdr.errors import DatabaseUnavailableError, KtrdrError, StorageFullError
+from ktrdr.events import (
+    AgentPresence,
+    CheckpointSaved,
+    ClaimEvent,
+    Envelope,
+    ModelReady,
+    RunningAttempt,
+    TrainingAccepted,
+    TrainingCancelled,
+    TrainingFailed,
+    TrainingProgress,
+)
+
+_log = structlog.get_logger()
+
+_LOOK_AGAIN_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class EventHandlers:
+    """Turns events into transactions; each is durable when its handler returns.
+
+    Args:
+        store: where operations are.
+        persister: takes results.
+        leases: are renewed by every event of the claim that holds them.
+        progress: takes progress.
+        retries: what follows a failed attempt.
+        lease_s: of a claim whose acceptance has not arrived.
+        instance: on whose bus agents are answered.
+        clock: for pauses.
+        offload: where the database is asked.
+        on_change: told of each operation that may have changed.
+    """
+
+    store: OperationStore
+    persister: ModelPersister
+    leases: Leases
+    progress: ProgressRecorder
+    retries: attempts.RetryPolicy
+    lease_s: float
+    instance: str
+    clock: Clock
+    offload: Offload
+    on_change: Callable[[OperationRecord], None]
+
+    async def durable(self, envelope: Envelope) -> None:
+        """Handle an event of the queue of durable events."""
+        event, event_id = envelope.event, envelope.event_id
+        if isinstance(event, ClaimEvent):
+            self.leases.renew(event.operation_id, event.attempt, event.claim_id)
+        match event:
+            case TrainingAccepted():
+                await self._change(
+                    lambda work: attempts.accepted(work, event, first=work.first_time(event_id, event))
+                )
+            case CheckpointSaved():
+                await self._once(event, event_id, lambda work: attempts.checkpoint_saved(work, event))
+            case TrainingFailed():
+                await self._once(
+                    event, event_id, lambda work: attempts.attempt_failed(work, event, self.retries)
+                )
+            case TrainingCancelled():
+                await self._once(
+                    event, event_id, lambda work: attempts.attempt_cancelled(work, event, self.retries)
+                )
+            case ModelReady():
+                self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
+            case _:
+                _log.warning("event has no business here", type=event.type_name(), sender=envelope.sender)
+
+    async def transient(self, envelope: Envelope) -> None:
+        """Handle progress or presence."""
+        match envelope.event:
+            case TrainingProgress() as event:
+                self._progress(event)
+            case AgentPresence() as event:
+                await self._presence(event)
+            case event:
+                _log.warning("event has no business here", type=event.type_name(), sender=envelope.sender)
+
+    def _progress(self, event: TrainingProgress) -> None:
+        # Of an attempt that is superseded, refused or over it is of no interest; nor before the grant.
+        if self.leases.renew(event.operation_id, event.attempt, event.claim_id):
+            self.progress.record(event)
+
+    async def _presence(self, event: AgentPresence) -> None:
+        for running in event.running:
+            if not self.leases.renew(running.operation_id, running.attempt, running.claim_id):
+                await self._hear(running, agent_id=event.agent_id, device=event.device)
+        if event.running:
+            await self._change(lambda work: self._answer(work, event.running))
+
+    async def _hear(self, running: RunningAttempt, *, agent_id: str, device: str) -> None:
+        await self._change(
+            lambda work: attempts.heard(work, running, agent_id=agent_id, device=device, lease_s=self.lease_s)
+        )
+
+    def _answer(self, work: Work, claims: tuple[RunningAttempt, ...]) -> None:
+        # Level-triggered: who has missed that it is to stop is told again, as long as it says that it runs.
+        for claim in claims:
+            unwanted = cancelling.why_unwanted(work, work.operation(claim.operation_id), claim)
+            if unwanted is not None:
+                cancelling.tell_to_stop(work, claim, unwanted)
+
+    async def _once(
+        self, event: ClaimEvent, event_id: str, action: Callable[[Work], OperationRecord | None]
+    ) -> None:
+        def if_new(work: Work) -> OperationRecord | None:
+            return action(work) if work.first_time(event_id, event) else work.operation(event.operation_id)
+
+        await self._change(if_new)
+
+    async def _change(self, action: Callable[[Work], OperationRecord | None]) -> None:
+        self._changed(await self.offload(lambda: self.store.change(action, instance=self.instance)))
+
+    def _changed(self, operation: OperationRecord | None) -> None:
+        if operation is not None:
+            self.on_change(operation)
+
+    # --- what is in the way -----------------------------------------------------------------------
+
+    async def note_obstacle(self, envelope: Envelope, error: KtrdrError) -> None:
+        """Say in the log, and in the operation's history, what an event waits for."""
+        operation_id = envelope.operation_id
+        _log.warning(
+            "event waits", type=envelope.event.type_name(), operation_id=operation_id, reason=str(error)
+        )
+        if operation_id is None:
+            return
+
+        def action(work: Work) -> None:
+            operation = work.operation(operation_id)
+            if operation is not None and work.last_note(operation_id) != str(error):
+                work.note(operation, HistoryKind.RESULT_WAITS, str(error))
+
+        try:
+            await self.offload(lambda: self.store.change(action, instance=self.instance))
+        except (DatabaseUnavailableError, StorageFullError):
+            return  # it is in the log
+
+    async def pause(self, envelope: Envelope, seconds: float) -> None:
+        """Wait before an event is tried again, its lease renewed; a cancellation ends the wait."""
+        end = self.clock.monotonic() + seconds
+        event = envelope.event
+        while (left_s := end - self.clock.monotonic()) > 0:
+            if isinstance(event, ClaimEvent):
+                self.leases.renew(event.operation_id, event.attempt, event.claim_id)
+                if await self._is_to_end(event.operation_id):
+                    return
+            await self.clock.sleep(min(left_s, _LOOK_AGAIN_S))
+
+    async def _is_to_end(self, operation_id: str) -> bool:
+        try:
+            operation = await self.offload(lambda: self.store.get(operation_id))
+        except KtrdrError:
+            return False
+        return operation.state is State.CANCELLING or operation.state.terminal

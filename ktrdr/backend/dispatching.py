@@ -1,0 +1,135 @@
+"""Getting the request of an attempt onto a bus, whichever process carries the operation."""
+
+from collections.abc import Callable
+
+from sqlalchemy import delete, insert, select, update
+
+from ktrdr.backend.cancelling import end_cancelled_without_run
+from ktrdr.backend.records import HistoryKind, OperationRecord, SubmitTraining
+from ktrdr.backend.states import State, Trigger
+from ktrdr.backend.tables import operations, outbox
+from ktrdr.backend.work import Work
+from ktrdr.events import TrainingRequested
+
+_UNFINISHED = [state for state in State if not state.terminal]
+
+
+def submit(
+    work: Work, wish: SubmitTraining, request: TrainingRequested, max_attempts: int, instance: str
+) -> OperationRecord:
+    """Record a new operation with the request of its first attempt."""
+    work.connection.execute(
+        insert(operations).values(
+            id=request.operation_id,
+            state=State.PENDING,
+            revision=0,
+            attempt=request.attempt,
+            max_attempts=max_attempts,
+            strategy=wish.strategy.name,
+            symbol=wish.symbol,
+            timeframe=wish.timeframe,
+            seed=wish.seed,
+            fingerprint=wish.fingerprint,
+            request=request.model_dump_json(),
+            submitted_by=instance,
+            owner=instance,
+            created_at=work.now,
+            updated_at=work.now,
+        )
+    )
+    operation = work.operation(request.operation_id)
+    assert operation is not None
+    work.note(operation, HistoryKind.SUBMITTED, request.summary())
+    work.send(request, owner=instance)
+    return operation
+
+
+def resume(
+    work: Work, fingerprint: str, instance: str, is_alive: Callable[[str], bool]
+) -> OperationRecord | None:
+    """Return an unfinished operation of that fingerprint whose submitter is gone, now this instance's.
+
+    It stays with the process that carries it, if another has taken it over meanwhile.
+    """
+    query = (
+        select(operations.c.id, operations.c.submitted_by)
+        .where(operations.c.fingerprint == fingerprint)
+        .where(operations.c.state.in_([State.PENDING, State.QUEUED, State.RUNNING]))
+        .order_by(operations.c.created_at)
+    )
+    for operation_id, submitted_by in work.connection.execute(query).all():
+        if submitted_by == instance or is_alive(submitted_by):
+            continue
+        operation = work.operation(operation_id)
+        assert operation is not None
+        work.note(operation, HistoryKind.RESUMED, "asked for again")
+        operation = work.change(operation, submitted_by=instance)
+        if operation.owner is None or not is_alive(operation.owner):
+            operation = take_over(work, operation, instance)
+        return operation
+    return None
+
+
+def dispatch(work: Work, operation: OperationRecord, *, delay_s: float = 0.0) -> None:
+    """Have the request of the current attempt published, in place of any that is not published yet."""
+    work.withdraw_requests(operation.operation_id)
+    request = work.request(operation.operation_id).model_copy(
+        update={
+            "attempt": operation.attempt,
+            "requested_at": work.now,
+            "resume_from": work.checkpoint(operation.operation_id),
+        }
+    )
+    work.send(request, owner=operation.owner, delay_s=delay_s)
+
+
+def dispatched(work: Work, operation_id: str, attempt: int) -> OperationRecord | None:
+    """Note that the broker has the request."""
+    operation = work.operation(operation_id)
+    if operation is None or operation.state.terminal or operation.attempt != attempt:
+        return operation
+    work.note(operation, HistoryKind.DISPATCHED, f"attempt {attempt} is on the bus")
+    return work.move(operation, Trigger.DISPATCHED) if operation.state is State.PENDING else operation
+
+
+def not_accepted(work: Work, operation_id: str, attempt: int, waited_s: float) -> OperationRecord | None:
+    """Dispatch again what nobody has accepted; it costs no attempt, since none has begun."""
+    operation = work.operation(operation_id)
+    if operation is None or operation.attempt != attempt or operation.state is not State.QUEUED:
+        return operation
+    work.note(
+        operation,
+        HistoryKind.NOT_ACCEPTED,
+        f"nobody accepted attempt {attempt} within {waited_s:g} s; it is requested again",
+    )
+    operation = work.move(operation, Trigger.ACCEPT_DEADLINE_PASSED)
+    dispatch(work, operation)
+    return operation
+
+
+def take_over(work: Work, operation: OperationRecord, instance: str) -> OperationRecord:
+    """Carry on here what a process that is gone has left; what ran there may yet be reported by its agent."""
+    work.note(
+        operation, HistoryKind.TAKEN_OVER, "the process that carried it is gone; another goes on with it"
+    )
+    if operation.state is State.CANCELLING:
+        return end_cancelled_without_run(work, operation)
+    operation = work.move(operation, Trigger.TAKEN_OVER, owner=instance)
+    if operation.state is State.PENDING:
+        dispatch(work, operation)
+    return operation
+
+
+def release(work: Work, instance: str) -> None:
+    """Leave what is unfinished to others; what was to be said on this bus is not said any more."""
+    work.connection.execute(
+        update(operations)
+        .where(operations.c.owner == instance, operations.c.state.in_(_UNFINISHED))
+        .values(owner=None, revision=operations.c.revision + 1, updated_at=work.now)
+    )
+    forget_unsent(work, instance)
+
+
+def forget_unsent(work: Work, instance: str) -> None:
+    """Drop what an instance that is gone did not publish: its bus, and who listened there, are gone too."""
+    work.connection.execute(delete(outbox).where(outbox.c.owner == instance, outbox.c.sent_at.is_(None)))

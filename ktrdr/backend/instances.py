@@ -1,0 +1,113 @@
+"""Which backend processes are alive, by file locks: the kernel frees them however a process ends."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ktrdr.errors import DatabaseUnavailableError, StorageFullError
+
+_SUFFIX = ".lock"
+
+
+class Instances:
+    """The lock files of all backend processes that share one home directory.
+
+    A process holds the lock of its own instance as long as it lives, also when it is killed. Locks are
+    advisory (``flock``) and seen on one machine only.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def register(self, instance: str) -> "InstanceLock":
+        """Say that this process is the instance, until it releases the lock or ends.
+
+        Raises:
+            StorageFullError: the disk is full.
+            DatabaseUnavailableError: the directory cannot be written.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            return InstanceLock(self._path(instance))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StorageFullError(f"The disk of {self._directory} is full.") from error
+            raise DatabaseUnavailableError(
+                f"The directory {self._directory} cannot be written: {error.strerror}.",
+                fix="Set KTRDR_HOME to a directory that is yours.",
+            ) from error
+
+    def is_alive(self, instance: str) -> bool:
+        """Return whether a process holds the lock of that instance."""
+        with _if_free(self._path(instance)) as free:
+            return not free
+
+    def remove_stale(self) -> list[str]:
+        """Delete the lock files of dead instances; return which they were."""
+        removed = []
+        for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
+            # Removed while it is locked: an instance that is just starting waits, and then makes a new file.
+            with _if_free(path) as free:
+                if free:
+                    path.unlink(missing_ok=True)
+                    removed.append(path.name.removesuffix(_SUFFIX))
+        return removed
+
+    def _path(self, instance: str) -> Path:
+        return self._directory / f"{instance}{_SUFFIX}"
+
+
+class InstanceLock:
+    """Held by a living instance."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        while True:
+            # Not inherited by child processes: a runner that outlives its parent must not keep it alive.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Another process may have removed the file as stale before we had the lock.
+            if _is_at(path, descriptor):
+                break
+            os.close(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Say that the instance has ended."""
+        if self._descriptor is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock of a dead instance; False if the instance is alive, True also if there is no file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        # Shared: two processes that ask at the same moment must not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)

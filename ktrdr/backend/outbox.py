@@ -1,0 +1,108 @@
+"""Events that were decided on and are yet to be published, as rows."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from ktrdr.backend import attempts, dispatching
+from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tables import outbox
+from ktrdr.backend.work import Work
+from ktrdr.events import EVENT_TYPES, FailureCause, OperationEvent, TrainingRequested
+
+_TYPES = {kind.type_name(): kind for kind in EVENT_TYPES if issubclass(kind, OperationEvent)}
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """One row of the outbox."""
+
+    row_id: int
+    event_id: str
+    operation_id: str
+    event: OperationEvent
+    delay_s: float
+    """How long to wait from when it was first seen."""
+    tries: int
+    last_error: str | None
+
+
+class Outbox:
+    """The events of one instance; calls block."""
+
+    def __init__(self, store: OperationStore, instance: str, retries: attempts.RetryPolicy) -> None:
+        self._store = store
+        self._instance = instance
+        self._retries = retries
+
+    def unsent(self) -> list[OutgoingEvent]:
+        """Return what is to be published, in the order in which it was decided."""
+        query = (
+            select(outbox)
+            .where(outbox.c.owner == self._instance, outbox.c.sent_at.is_(None))
+            .order_by(outbox.c.id)
+        )
+        with self._store.reading() as connection:
+            return [
+                OutgoingEvent(
+                    row_id=row.id,
+                    event_id=row.event_id,
+                    operation_id=row.operation_id,
+                    event=_TYPES[row.type].model_validate_json(row.payload),
+                    delay_s=row.delay_s,
+                    tries=row.tries,
+                    last_error=row.last_error,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
+        """Note that the broker has confirmed it; return the operation if that changed it."""
+
+        def action(work: Work) -> OperationRecord | None:
+            self._update(work, outgoing, sent_at=work.now, last_error=None)
+            if isinstance(outgoing.event, TrainingRequested):
+                return dispatching.dispatched(work, outgoing.operation_id, outgoing.event.attempt)
+            return None
+
+        return self._store.change(action, instance=self._instance)
+
+    def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
+        """Note that it did not get through; in the operation's history too, unless that says so already."""
+
+        def action(work: Work) -> None:
+            self._update(work, outgoing, last_error=error)
+            if error != outgoing.last_error:
+                self._note(work, outgoing, error)
+
+        self._store.change(action, instance=self._instance)
+
+    def set_aside(self, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
+        """Give up what can never be sent; an operation whose request it is fails."""
+
+        def action(work: Work) -> OperationRecord | None:
+            self._update(work, outgoing, sent_at=work.now, last_error=error)
+            operation = self._note(work, outgoing, error)
+            if operation is None or not isinstance(outgoing.event, TrainingRequested):
+                return None
+            if operation.state.terminal or operation.attempt != outgoing.event.attempt:
+                return operation
+            cause = FailureCause.INTERNAL_ERROR
+            return attempts.attempt_over(work, operation, cause, error, self._retries)
+
+        return self._store.change(action, instance=self._instance)
+
+    def _update(self, work: Work, outgoing: OutgoingEvent, **values: object) -> None:
+        work.connection.execute(
+            update(outbox)
+            .where(outbox.c.id == outgoing.row_id, outbox.c.event_id == outgoing.event_id)
+            .values(tries=outgoing.tries + 1, **values)
+        )
+
+    def _note(self, work: Work, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
+        operation = work.operation(outgoing.operation_id)
+        if operation is not None:
+            what = f"{outgoing.event.type_name()} could not be published: {error}"
+            work.note(operation, HistoryKind.PUBLISH_FAILED, what, attempt=outgoing.event.attempt)
+        return operation

@@ -1,0 +1,161 @@
+"""The outbox relay: publishes what transactions have decided, and marks it sent once it is confirmed.
+
+Delivery: at least once. After a crash between the confirm and the mark an event goes out again under the same
+event id, by which whoever heard it knows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from ktrdr.backend.outbox import Outbox, OutgoingEvent
+from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.waiting import Offload, wait_for
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.clock import Clock
+from ktrdr.errors import BusError, CodecError, DatabaseUnavailableError, StorageFullError
+from ktrdr.events import TrainingRequested
+
+_log = structlog.get_logger()
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_OUTSTANDING = 16
+
+
+class OutboxRelay:
+    """Publishes the events of one operation one after the other, and those of several side by side.
+
+    Args:
+        outbox: what is to be published.
+        publisher: how.
+        clock: for pauses.
+        offload: where the database is asked.
+        on_change: told of an operation that changed because its request went out, or could not.
+        on_requested: told of each request that the broker has confirmed.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        publisher: EventPublisher,
+        *,
+        clock: Clock,
+        offload: Offload,
+        on_change: Callable[[OperationRecord], None],
+        on_requested: Callable[[TrainingRequested], None],
+    ) -> None:
+        self._outbox = outbox
+        self._publisher = publisher
+        self._clock = clock
+        self._offload = offload
+        self._on_change = on_change
+        self._on_requested = on_requested
+        self._wake = asyncio.Event()
+        self._schedule: dict[str, _Turn] = {}  # by event id
+        self._busy: set[str] = set()  # operations one of whose events is on its way
+        self._outstanding = asyncio.Semaphore(_OUTSTANDING)
+        self.idle = asyncio.Event()
+        """Set while nothing is due."""
+
+    def wake(self) -> None:
+        """Look at the outbox: something may have been added."""
+        self.idle.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                try:
+                    unsent = await self._offload(self._outbox.unsent)
+                except (DatabaseUnavailableError, StorageFullError) as error:
+                    _log.warning("outbox cannot be read", error=str(error))
+                    await self._clock.sleep(_LONGEST_PAUSE_S)
+                    continue
+                due, next_in_s = self._due(unsent)
+                for operation_id, events in due.items():
+                    self._busy.add(operation_id)
+                    group.create_task(self._publish_in_order(operation_id, events))
+                if not self._busy and not self._wake.is_set():
+                    self.idle.set()
+                await wait_for(self._wake, self._clock, next_in_s)
+
+    def _due(self, unsent: list[OutgoingEvent]) -> tuple[dict[str, list[OutgoingEvent]], float | None]:
+        """Return what can go now, by operation, and in how many seconds the next can."""
+        now = self._clock.monotonic()
+        # A pause counts from when this process first saw the event, whatever wall clocks say.
+        self._schedule = {e.event_id: self._schedule.get(e.event_id, _Turn(now + e.delay_s)) for e in unsent}
+        due: dict[str, list[OutgoingEvent]] = {}
+        for outgoing in unsent:
+            # One that waits does not hold up later ones of its operation: a request that a later decision
+            # overtakes is withdrawn, so nothing that follows it depends on it.
+            if self._schedule[outgoing.event_id].at <= now and outgoing.operation_id not in self._busy:
+                due.setdefault(outgoing.operation_id, []).append(outgoing)
+        waiting = [turn.at - now for turn in self._schedule.values() if turn.at > now]
+        return due, min(waiting, default=None)
+
+    async def _publish_in_order(self, operation_id: str, events: list[OutgoingEvent]) -> None:
+        try:
+            for outgoing in events:
+                async with self._outstanding:
+                    if not await self._publish(outgoing):
+                        return
+        finally:
+            self._busy.discard(operation_id)
+            self.wake()
+
+    async def _publish(self, outgoing: OutgoingEvent) -> bool:
+        event = outgoing.event
+        request = event if isinstance(event, TrainingRequested) else None
+        try:
+            # Nobody may find a request after its deadline: it is dispatched anew then.
+            expiration_s = request.accept_within_s if request is not None else None
+            await self._publisher.publish(event, event_id=outgoing.event_id, expiration_s=expiration_s)
+            changed = await self._offload(lambda: self._outbox.mark_sent(outgoing))
+            if request is not None:
+                self._on_requested(request)
+        except BusError as error:
+            self._pause(outgoing, error)
+            await self._record_failure(outgoing, str(error))
+            return False
+        except CodecError as error:
+            message = str(error)
+            _log.error("event can never be sent", type=event.type_name(), error=message)
+            changed = await self._offload(lambda: self._outbox.set_aside(outgoing, message))
+        except (DatabaseUnavailableError, StorageFullError) as error:
+            self._pause(outgoing, error)
+            return False
+        if changed is not None:
+            self._on_change(changed)
+        return True
+
+    async def _record_failure(self, outgoing: OutgoingEvent, message: str) -> None:
+        try:
+            await self._offload(lambda: self._outbox.mark_failed(outgoing, message))
+        except (DatabaseUnavailableError, StorageFullError) as error:
+            _log.warning("failed publish cannot be recorded", error=str(error))
+
+    def _pause(self, outgoing: OutgoingEvent, error: Exception) -> None:
+        turn = self._schedule.setdefault(outgoing.event_id, _Turn(0.0))
+        turn.at = self._clock.monotonic() + turn.pause_s
+        _log.warning(
+            "event not published, will be tried again",
+            type=outgoing.event.type_name(),
+            operation_id=outgoing.operation_id,
+            pause_s=turn.pause_s,
+            error=str(error),
+        )
+        turn.pause_s = min(2 * turn.pause_s, _LONGEST_PAUSE_S)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """When an event is to be published, and how long to wait if that fails."""
+
+    at: float
+    """Monotonic seconds."""
+    pause_s: float = _FIRST_PAUSE_S

@@ -1,0 +1,139 @@
+"""What the operations database tells: immutable values, apart from how they are stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from ktrdr.backend.states import State
+from ktrdr.events import (
+    DatasetRef,
+    FailureCause,
+    FileDigest,
+    ModelManifest,
+    StrategyDocument,
+    TrainingProgress,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTraining:
+    """What a client asks for."""
+
+    strategy: StrategyDocument
+    symbol: str
+    timeframe: str
+    """The base timeframe: with the strategy and the symbol it names the model."""
+    datasets: tuple[DatasetRef, ...]
+    seed: int
+    lane: str = "any"
+    require_gpu: bool = False
+    max_attempts: int | None = None
+    """Default: as the settings say."""
+    fingerprint: str | None = None
+    """If given, an operation of the same fingerprint that was interrupted is resumed, not submitted anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """One operation as of one moment."""
+
+    operation_id: str
+    state: State
+    revision: int
+    """Grows with every change of the operation; not with progress."""
+    attempt: int
+    max_attempts: int
+    strategy: str
+    symbol: str
+    timeframe: str
+    seed: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    """When an agent first accepted it."""
+    finished_at: datetime | None = None
+    owner: str | None = None
+    """The instance on whose bus it is; None while nobody carries it."""
+    claim_id: str | None = None
+    """The claim that holds, or held last, the current attempt."""
+    agent_id: str | None = None
+    device: str | None = None
+    lease_s: float | None = None
+    cause: FailureCause | None = None
+    """Why it failed; only in the state ``failed``."""
+    message: str | None = None
+    """Why it failed or was cancelled, for people."""
+    progress: TrainingProgress | None = None
+    """The newest that is known; its ``attempt`` may be an earlier one."""
+    model: str | None = None
+    """``{strategy}/{symbol}_{timeframe}_v{N}``, once it is completed."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Test metrics and baselines of the model."""
+
+
+class HistoryKind(StrEnum):
+    """What happened to an operation."""
+
+    SUBMITTED = "submitted"
+    RESUMED = "resumed"
+    """A client asked again for what another process had left unfinished."""
+    TAKEN_OVER = "taken_over"
+    DISPATCHED = "dispatched"
+    PUBLISH_FAILED = "publish_failed"
+    NOT_ACCEPTED = "not_accepted"
+    ACCEPTED = "accepted"
+    CLAIM_REFUSED = "claim_refused"
+    CHECKPOINT_SAVED = "checkpoint_saved"
+    ATTEMPT_FAILED = "attempt_failed"
+    LEASE_EXPIRED = "lease_expired"
+    RETRY = "retry"
+    CANCEL_REQUESTED = "cancel_requested"
+    RESULT_REJECTED = "result_rejected"
+    """A model did not pass verification."""
+    RESULT_WAITS = "result_waits"
+    """A model is at hand but cannot be persisted yet: the disk is full, for example."""
+    REPORT_FAILED = "report_failed"
+    MODEL_PERSISTED = "model_persisted"
+    MODEL_DISCARDED = "model_discarded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One thing that happened to an operation."""
+
+    at: datetime
+    kind: HistoryKind
+    attempt: int
+    agent_id: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One registered version of a model."""
+
+    name: str
+    """``{strategy}/{symbol}_{timeframe}_v{N}``: also its directory under the models directory."""
+    operation_id: str
+    attempt: int
+    strategy: str
+    symbol: str
+    timeframe: str
+    version: int
+    bundle_sha256: str
+    files: Mapping[str, FileDigest]
+    """Every file of the directory but ``SHA256SUMS``."""
+    manifest: ModelManifest
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a request."""
+
+    operation: OperationRecord
+    resumed: bool
+    """Whether it is an earlier, interrupted operation that goes on."""

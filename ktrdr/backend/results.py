@@ -1,0 +1,108 @@
+"""What becomes of an operation when one of its attempts has made a model: the decisions, in a transaction."""
+
+from sqlalchemy import select
+
+from ktrdr.backend.attempts import RetryPolicy, attempt_over, is_current
+from ktrdr.backend.cancelling import end_cancelled, stop_runs
+from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.rows import model_record
+from ktrdr.backend.states import State, Trigger
+from ktrdr.backend.tables import models
+from ktrdr.backend.work import Work
+from ktrdr.events import FailureCause, ModelDiscarded, ModelPersisted, ModelReady
+
+
+def is_wanted(operation: OperationRecord) -> bool:
+    """Return whether a model would be taken; the first valid one is, whichever attempt made it."""
+    return not operation.state.terminal and operation.state is not State.CANCELLING
+
+
+def complete(work: Work, event: ModelReady, event_id: str, operation: OperationRecord) -> OperationRecord:
+    """End the operation with the model that is registered for it in this transaction."""
+    work.first_time(event_id, event)
+    work.end_attempt(event, "made the model")
+    operation = work.move(
+        operation,
+        Trigger.MODEL_PERSISTED,
+        claim_id=event.claim_id,
+        agent_id=event.agent_id,
+        started_at=operation.started_at or work.now,
+    )
+    assert operation.model is not None
+    work.note(
+        operation,
+        HistoryKind.MODEL_PERSISTED,
+        operation.model,
+        attempt=event.attempt,
+        agent_id=event.agent_id,
+    )
+    _answer_persisted(work, event)
+    stop_runs(work, operation)
+    return operation
+
+
+def decline(work: Work, event: ModelReady) -> OperationRecord | None:
+    """Answer a result that is not wanted any more, or is persisted already: each time it comes."""
+    operation = work.operation(event.operation_id)
+    if operation is None:
+        _answer_discarded(work, event, "this backend knows no such operation")
+        return None
+    work.end_attempt(event, "made a model")
+    if operation.state is State.COMPLETED and _answer_persisted(work, event):
+        return operation
+    if operation.state is State.CANCELLING:
+        _answer_discarded(work, event, "the operation is being cancelled")
+        if is_current(operation, event):
+            how = "its model came after the cancellation and was discarded"
+            operation = end_cancelled(work, operation, Trigger.MODEL_DISCARDED, how)
+        return operation
+    first = f"; its model is {operation.model}" if operation.model else ""
+    _answer_discarded(work, event, f"the operation is {operation.state}{first}")
+    return operation
+
+
+def reject(
+    work: Work, event: ModelReady, event_id: str, reason: str, retries: RetryPolicy
+) -> OperationRecord | None:
+    """Discard a result that is not what it should be, and try again if the current attempt sent it."""
+    operation = work.operation(event.operation_id)
+    if operation is None or not is_wanted(operation):
+        return decline(work, event)
+    _answer_discarded(work, event, reason)
+    if not work.first_time(event_id, event):
+        return operation
+    work.end_attempt(event, f"{FailureCause.RESULT_REJECTED}: {reason}")
+    work.note(operation, HistoryKind.RESULT_REJECTED, reason, attempt=event.attempt, agent_id=event.agent_id)
+    if not is_current(operation, event):
+        return operation
+    message = f"The result was rejected. {reason}"
+    return attempt_over(work, operation, FailureCause.RESULT_REJECTED, message, retries)
+
+
+def _answer_persisted(work: Work, event: ModelReady) -> bool:
+    """Answer that the model is safe, if it is this one."""
+    row = work.connection.execute(
+        select(models).where(models.c.operation_id == event.operation_id)
+    ).one_or_none()
+    if row is None or row.bundle_sha256 != event.manifest.bundle_sha256:
+        return False
+    model = model_record(row)
+    work.send(
+        ModelPersisted(
+            operation_id=event.operation_id,
+            attempt=event.attempt,
+            claim_id=event.claim_id,
+            model=model.name,
+            model_version=model.version,
+            bundle_sha256=model.bundle_sha256,
+        )
+    )
+    return True
+
+
+def _answer_discarded(work: Work, event: ModelReady, reason: str) -> None:
+    work.send(
+        ModelDiscarded(
+            operation_id=event.operation_id, attempt=event.attempt, claim_id=event.claim_id, reason=reason
+        )
+    )

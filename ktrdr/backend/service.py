@@ -1,0 +1,366 @@
+"""The backend of one process: what it is told to train, it sees to an end."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self
+
+import structlog
+from sqlalchemy import insert, update
+
+import ktrdr
+from ktrdr.backend import cancelling, dispatching
+from ktrdr.backend.attempts import RetryPolicy
+from ktrdr.backend.consumer import EventHandlers
+from ktrdr.backend.instances import InstanceLock
+from ktrdr.backend.leases import Leases
+from ktrdr.backend.outbox import Outbox
+from ktrdr.backend.persistence import ModelPersister, RenderReport
+from ktrdr.backend.progress import ProgressRecorder
+from ktrdr.backend.publisher import OutboxRelay
+from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.subscription import Subscription
+from ktrdr.backend.sweep import Sweep
+from ktrdr.backend.tables import instances
+from ktrdr.backend.waiting import Offload
+from ktrdr.backend.watching import Feed
+from ktrdr.backend.work import Work
+from ktrdr.blobs.store import BlobStore
+from ktrdr.bus.port import Bus
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.bus.topology import BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, shared_topology
+from ktrdr.clock import Clock
+from ktrdr.errors import KtrdrError, OperationNotFoundError, StoreError
+from ktrdr.events import Envelope, TrainingRequested, encode
+from ktrdr.ids import IdFactory
+from ktrdr.models.directory import ModelDirectory, version_name
+from ktrdr.settings import Settings
+
+_log = structlog.get_logger()
+
+_SWEEP_S = 1.0
+_DRAIN_S = 2.0
+_DRAIN_POLL_S = 0.02
+
+
+class Backend:
+    """Accepts trainings, has agents run them over a bus, and keeps their models.
+
+    Once `submit` has returned, the operation ends in a model, a failure or a cancellation: in this process
+    or, if it dies, in the next. Use it as a context manager, or call `start` and `stop`.
+
+    Args:
+        settings: paths, limits and times.
+        bus: its own connection; `stop` leaves it open.
+        store: where operations are recorded.
+        blobs: where results lie that are too large for a message.
+        clock: time.
+        ids: identifiers.
+        render_report: makes ``report.html`` of a model's files, in a thread; None: models have no report.
+        models: where models go, if not where the settings say.
+        offload: runs what blocks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus,
+        store: OperationStore,
+        blobs: BlobStore,
+        clock: Clock,
+        ids: IdFactory,
+        render_report: RenderReport | None = None,
+        models: ModelDirectory | None = None,
+        offload: Offload = asyncio.to_thread,
+    ) -> None:
+        self.instance = ids.token()
+        """The name of this process among those that share the database."""
+        self._settings = settings
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._offload = offload
+        retries = RetryPolicy(settings.retry_backoff_s)
+        sender = f"backend@{socket.gethostname()}"
+        self._leases = Leases(self.instance, clock.monotonic)
+        self._feed = Feed(store, clock, offload=offload, on_commit=self._committed)
+        self._progress = ProgressRecorder(
+            store, clock=clock, offload=offload, on_progress=self._feed.progressed
+        )
+        self._relay = OutboxRelay(
+            Outbox(store, self.instance, retries),
+            EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
+            clock=clock,
+            offload=offload,
+            on_change=self._changed,
+            on_requested=self._leases.requested,
+        )
+        self._persister = ModelPersister(
+            store,
+            models or ModelDirectory(settings.models_dir),
+            blobs,
+            instance=self.instance,
+            retries=retries,
+            limit_bytes=settings.max_model_bytes,
+            render_report=render_report,
+        )
+        handlers = EventHandlers(
+            store=store,
+            persister=self._persister,
+            leases=self._leases,
+            progress=self._progress,
+            retries=retries,
+            lease_s=settings.lease_s,
+            instance=self.instance,
+            clock=clock,
+            offload=offload,
+            on_change=self._changed,
+        )
+        self._subscriptions = [
+            Subscription(
+                bus,
+                queue,
+                prefetch=prefetch,
+                consumer_tag=f"{sender}/{self.instance}",
+                handle=handle,
+                on_obstacle=handlers.note_obstacle,
+                pause=handlers.pause,
+                clock=clock,
+            )
+            for queue, prefetch, handle in (
+                (BACKEND_EVENTS, 16, handlers.durable),
+                (BACKEND_PROGRESS, 200, handlers.transient),
+                (BACKEND_PRESENCE, 50, handlers.transient),
+            )
+        ]
+        self._sweep = Sweep(
+            store,
+            self._leases,
+            instance=self.instance,
+            retries=retries,
+            interval_s=min(_SWEEP_S, settings.lease_s / 4),
+            clock=clock,
+            offload=offload,
+            last_idle=lambda: min(subscription.last_idle() for subscription in self._subscriptions),
+            on_change=self._changed,
+        )
+        self._registration = asyncio.Lock()
+        self._lock: InstanceLock | None = None
+        self._working: asyncio.Task[None] | None = None
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to work, first of all on what processes that are gone have left unfinished.
+
+        Raises:
+            BusError: the bus has something else under our names, or is away.
+            DatabaseUnavailableError: the database, or the directory of instances, cannot be written.
+            StorageFullError: a disk is full.
+        """
+        await self._register()
+        await self._bus.declare(shared_topology())
+        await self._offload(self._repair)
+        await self._sweep.adopt()
+        self._working = asyncio.create_task(self._work(), name=f"backend-{self.instance}")
+        self._working.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End; what is not finished is free for other processes. May be called again, or without `start`.
+
+        What agents have said by now is still heard.
+
+        Raises:
+            Exception: what brought the backend down before, if anything did.
+        """
+        working, self._working = self._working, None
+        crash: BaseException | None = None
+        if working is not None:
+            await self._drain(working)
+            working.cancel()
+            await asyncio.wait((working,))
+            crash = None if working.cancelled() else working.exception()
+            await self._progress.flush()
+        self._feed.fail(StoreError("The backend was stopped."))
+        if self._lock is not None:
+            try:
+                await self._offload(lambda: self._store.change(self._leave))
+            except KtrdrError as error:
+                # Others find out by the lock that is free.
+                _log.warning("operations not released", error=str(error))
+            self._lock.release()
+            self._lock = None
+        if crash is not None:
+            raise _cause(crash)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- for clients ------------------------------------------------------------------------------
+
+    async def submit(self, wish: SubmitTraining) -> Submission:
+        """Accept a training; when this returns, nothing loses it any more.
+
+        It may be called before `start`: the operation then comes before what `start` takes over.
+
+        Raises:
+            ModelError: strategy, symbol or timeframe cannot be part of a path.
+            CodecError: the request is too large to be sent.
+            DatabaseUnavailableError: the database cannot be written.
+            StorageFullError: its disk is full.
+        """
+        version_name(wish.strategy.name, wish.symbol, wish.timeframe, 1)
+        now = self._clock.now()
+        request = TrainingRequested(
+            operation_id=self._ids.operation_id(now),
+            attempt=1,
+            strategy=wish.strategy,
+            datasets=wish.datasets,
+            seed=wish.seed,
+            lane=wish.lane,
+            require_gpu=wish.require_gpu,
+            requested_at=now,
+            accept_within_s=self._settings.accept_deadline_s,
+        )
+        # Refused here rather than by the relay, where nobody waits for the answer.
+        encode(Envelope(request, event_id=self._ids.event_id(), sender=self.instance, occurred_at=now))
+        max_attempts = wish.max_attempts or self._settings.max_attempts
+        is_alive = self._store.instances.is_alive
+
+        def action(work: Work) -> Submission:
+            if wish.fingerprint is not None:
+                unfinished = dispatching.resume(work, wish.fingerprint, self.instance, is_alive)
+                if unfinished is not None:
+                    return Submission(unfinished, resumed=True)
+            operation = dispatching.submit(work, wish, request, max_attempts, self.instance)
+            return Submission(operation, resumed=False)
+
+        await self._register()
+        submission = await self._offload(lambda: self._store.change(action, instance=self.instance))
+        if submission.resumed:
+            self._sweep.taken_over(submission.operation)
+        else:
+            self._changed(submission.operation)
+        return submission
+
+    async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
+        """Have an operation stopped; see `OperationStore.cancel`."""
+
+        def action(work: Work) -> OperationRecord:
+            operation = work.operation(operation_id)
+            if operation is None:
+                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+            return cancelling.cancel(work, operation, reason, self._store.instances.is_alive)
+
+        operation = await self._offload(lambda: self._store.change(action, instance=self.instance))
+        self._changed(operation)
+        return operation
+
+    def watch(self, operation_id: str) -> AsyncGenerator[OperationRecord, None]:
+        """Yield an operation as it is, then each time it changes or gets on; ends after its end.
+
+        Who is slow gets the newest and misses what was between. Works for operations of other processes too.
+
+        Raises:
+            OperationNotFoundError: there is none of that id.
+            Exception: what brought the backend down.
+        """
+        return self._feed.watch(operation_id)
+
+    async def wait(self, operation_id: str) -> OperationRecord:
+        """Return the operation when it has ended; raises as `watch` does."""
+        async with aclosing(self._feed.watch(operation_id)) as records:
+            async for record in records:
+                if record.state.terminal:
+                    return record
+        raise AssertionError("a watch ends with the end of its operation")
+
+    async def next_unfinished(self) -> str | None:
+        """Return the oldest operation that this backend carries and that has not ended."""
+        unfinished = await self._offload(self._store.unfinished)
+        return next((op.operation_id for op in unfinished if op.owner == self.instance), None)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for subscription in self._subscriptions:
+                group.create_task(subscription.run())
+            for forever in (self._relay, self._sweep, self._feed, self._progress):
+                group.create_task(forever.run())
+
+    def _ended(self, working: asyncio.Task[None]) -> None:
+        if not working.cancelled() and (error := working.exception()) is not None:
+            _log.critical("backend is down", error=str(_cause(error)), exc_info=error)
+            self._feed.fail(_cause(error))
+
+    def _changed(self, operation: OperationRecord) -> None:
+        self._leases.follow(operation)
+        self._feed.changed(operation)
+        if operation.state.terminal:
+            self._progress.forget(operation.operation_id)
+        self._relay.wake()
+
+    def _committed(self) -> None:
+        self._relay.wake()
+
+    async def _register(self) -> None:
+        async with self._registration:
+            if self._lock is None:
+                self._lock = await self._offload(lambda: self._store.instances.register(self.instance))
+                await self._offload(lambda: self._store.change(self._enter))
+
+    def _enter(self, work: Work) -> None:
+        work.connection.execute(
+            insert(instances).values(
+                id=self.instance,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                program_version=ktrdr.__version__,
+                started_at=work.now,
+            )
+        )
+
+    def _leave(self, work: Work) -> None:
+        dispatching.release(work, self.instance)
+        work.connection.execute(
+            update(instances).where(instances.c.id == self.instance).values(stopped_at=work.now)
+        )
+
+    def _repair(self) -> None:
+        self._store.instances.remove_stale()
+        try:
+            self._persister.repair(self._store.instances.is_alive)
+        except KtrdrError as error:
+            # Nothing depends on it: links are made anew with the next model.
+            _log.warning("models directory not put right", error=str(error))
+
+    async def _drain(self, working: asyncio.Task[None]) -> None:
+        end = self._clock.monotonic() + _DRAIN_S
+        while not working.done() and self._clock.monotonic() < end:
+            if self._relay.idle.is_set() and all(subscription.idle for subscription in self._subscriptions):
+                return
+            await self._clock.sleep(_DRAIN_POLL_S)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error of what may be a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,270 @@
+"""The operations database as every process may use it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import Connection, and_, make_url, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from ktrdr.backend import cancelling
+from ktrdr.backend.catalog import ModelCatalog
+from ktrdr.backend.database import CommitWatch, Database
+from ktrdr.backend.instances import Instances
+from ktrdr.backend.records import HistoryEntry, OperationRecord
+from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
+from ktrdr.backend.schema import ensure_schema
+from ktrdr.backend.states import State
+from ktrdr.backend.tables import operations
+from ktrdr.backend.work import ConflictError, Work
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError
+from ktrdr.events import TrainingRequested
+from ktrdr.ids import IdFactory, RandomIds
+from ktrdr.registry import nearest_name
+from ktrdr.settings import Settings
+
+T = TypeVar("T")
+
+_CONFLICTS = 10
+_NAMED_CANDIDATES = 5
+_SEARCHED_FOR_NEAREST = 1000
+_TERMINAL = [state for state in State if state.terminal]
+
+
+class OperationStore:
+    """Operations, their history and their models; calls block, asynchronous callers use a thread.
+
+    Usable from any thread, and at the same time from any number of processes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        instances: Instances,
+        *,
+        clock: Clock | None = None,
+        ids: IdFactory | None = None,
+    ) -> None:
+        self.models = ModelCatalog(database)
+        self.instances = instances
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._ids = ids or RandomIds()
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        create: bool = True,
+        clock: Clock | None = None,
+        ids: IdFactory | None = None,
+    ) -> "OperationStore":
+        """Return the store that the settings name, its schema up to date.
+
+        Args:
+            settings: where it is.
+            create: whether a SQLite database that is not there is made.
+            clock: for the times of records.
+            ids: for the ids of what is sent.
+
+        Raises:
+            SettingsError: the URL cannot be used.
+            DatabaseUnavailableError: it is missing and not to be made, locked, unreadable or away.
+            StorageFullError: the disk is full.
+            StoreError: it was made by a newer version of this program.
+        """
+        database = Database(settings.database, create=create)
+        try:
+            ensure_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, Instances(settings.instances_dir), clock=clock, ids=ids)
+
+    @staticmethod
+    def exists(settings: Settings) -> bool:
+        """Return whether there is a database; one that is not a file is taken to be there."""
+        url = make_url(settings.database)
+        return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def list_operations(
+        self,
+        *,
+        state: State | None = None,
+        strategy: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[OperationRecord]:
+        """Return operations, newest first.
+
+        Args:
+            state: only in this state.
+            strategy: only of this strategy.
+            limit: at most so many.
+            before: the id of the last one of the previous page.
+
+        Raises:
+            OperationNotFoundError: there is no operation called ``before``.
+        """
+        query = (
+            select_operations().order_by(operations.c.created_at.desc(), operations.c.id.desc()).limit(limit)
+        )
+        if state is not None:
+            query = query.where(operations.c.state == state)
+        if strategy is not None:
+            query = query.where(operations.c.strategy == strategy)
+        if before is not None:
+            last = self.get(before)
+            query = query.where(
+                or_(
+                    operations.c.created_at < last.created_at,
+                    and_(operations.c.created_at == last.created_at, operations.c.id < last.operation_id),
+                )
+            )
+        with self._database.read() as connection:
+            return [operation_record(row) for row in connection.execute(query)]
+
+    def get(self, operation_id: str) -> OperationRecord:
+        """Return an operation by its full id.
+
+        Raises:
+            OperationNotFoundError: there is none.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select_operations().where(operations.c.id == operation_id)).one_or_none()
+        if row is None:
+            raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+        return operation_record(row)
+
+    def find(self, text: str) -> OperationRecord:
+        """Return the one operation whose id is, begins or ends with the text.
+
+        Raises:
+            OperationNotFoundError: there is none, or there are several; names some.
+        """
+        query = (
+            select_operations()
+            .where(
+                or_(
+                    operations.c.id.startswith(text, autoescape=True),
+                    operations.c.id.endswith(text, autoescape=True),
+                )
+            )
+            .order_by(operations.c.created_at.desc())
+            .limit(_NAMED_CANDIDATES + 1)
+        )
+        with self._database.read() as connection:
+            found = [operation_record(row) for row in connection.execute(query)] if text else []
+            exact = [operation for operation in found if operation.operation_id == text]
+            if len(exact) == 1 or len(found) == 1:
+                return (exact or found)[0]
+            if found:
+                names = ", ".join(operation.operation_id for operation in found[:_NAMED_CANDIDATES])
+                more = ", …" if len(found) > _NAMED_CANDIDATES else ""
+                raise OperationNotFoundError(
+                    f"'{text}' is the beginning or end of several operations: {names}{more}.",
+                    fix="Give more of the id.",
+                )
+            recent = (
+                select(operations.c.id).order_by(operations.c.created_at.desc()).limit(_SEARCHED_FOR_NEAREST)
+            )
+            nearest = nearest_name(text, list(connection.execute(recent).scalars()))
+        meant = f" Did you mean '{nearest}'?" if nearest else ""
+        raise OperationNotFoundError(
+            f"There is no operation '{text}'.{meant}", fix="See what there is: ktrdr ops list."
+        )
+
+    def find_request(self, operation_id: str) -> tuple[OperationRecord, TrainingRequested] | None:
+        """Return an operation and the request of its first attempt, if there is one."""
+        with self._database.read() as connection:
+            query = select_operations().where(operations.c.id == operation_id)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return operation_record(row), TrainingRequested.model_validate_json(row.request)
+
+    def history(self, operation_id: str) -> list[HistoryEntry]:
+        """Return what happened to an operation, oldest first."""
+        with self._database.read() as connection:
+            return [history_entry(row) for row in connection.execute(select_history(operation_id))]
+
+    def is_interrupted(self, operation: OperationRecord) -> bool:
+        """Return whether it has not ended and nobody alive carries it on."""
+        if operation.state.terminal:
+            return False
+        return operation.owner is None or not self.instances.is_alive(operation.owner)
+
+    def unfinished(self) -> list[OperationRecord]:
+        """Return every operation that has not ended, oldest first."""
+        query = (
+            select_operations().where(operations.c.state.not_in(_TERMINAL)).order_by(operations.c.created_at)
+        )
+        with self._database.read() as connection:
+            return [operation_record(row) for row in connection.execute(query)]
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a transaction that sees one state of the database, for queries of one's own."""
+        return self._database.read()
+
+    def watch_commits(self) -> CommitWatch:
+        """Return what tells whether anybody, in any process, has committed."""
+        return self._database.watch_commits()
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    def cancel(self, operation_id: str, reason: str) -> OperationRecord:
+        """Have an operation stopped, whichever process carries it; one that has ended stays as it is.
+
+        What does not run yet, or has lost its process, is cancelled at once. What runs is told to stop.
+
+        Raises:
+            OperationNotFoundError: there is none of that id.
+        """
+
+        def action(work: Work) -> OperationRecord:
+            operation = work.operation(operation_id)
+            if operation is None:
+                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+            return cancelling.cancel(work, operation, reason, self.instances.is_alive)
+
+        return self.change(action)
+
+    def change(self, action: Callable[[Work], T], *, instance: str | None = None) -> T:
+        """Run an action in one write transaction; what it returns is durable.
+
+        Delivery: the action is repeated, from a new reading, if another transaction was faster.
+
+        Args:
+            action: reads and writes; must have no other effect.
+            instance: the backend on whose bus it may answer.
+        """
+        for _ in range(_CONFLICTS):
+            try:
+                with self._database.write() as connection:
+                    return action(Work(connection, now=self._clock.now(), ids=self._ids, instance=instance))
+            except (ConflictError, IntegrityError) as error:
+                conflict = error
+        raise DatabaseUnavailableError("Other processes change the same rows again and again.") from conflict
+
+    def now(self) -> datetime:
+        """Return the time under which a change would be recorded now, in UTC."""
+        return self._clock.now().astimezone(UTC)

@@ -1,0 +1,199 @@
+"""The tables of the operations database, in portable SQL."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware moment in UTC, also where the database keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store UTC; refuse a moment that could be any."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_ID = String(64)
+_NAME = String(128)
+_SHA256 = String(64)
+# SQLite numbers rows by itself only when the type of the key is called INTEGER.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("state", String(16), nullable=False),
+    # Grows with every change, so that of two readings the later is known.
+    Column("revision", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("strategy", _NAME, nullable=False),
+    Column("symbol", _NAME, nullable=False),
+    Column("timeframe", String(16), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    # Equal in a request that is repeated; none if it is never to be resumed.
+    Column("fingerprint", _NAME),
+    # The TrainingRequested of its first attempt, as JSON.
+    Column("request", Text, nullable=False),
+    # The instance that a client submitted it to.
+    Column("submitted_by", _ID, nullable=False),
+    # The instance on whose bus it is; none while nobody carries it.
+    Column("owner", _ID),
+    # Who holds the current attempt.
+    Column("claim_id", _NAME),
+    Column("agent_id", _NAME),
+    Column("device", Text),
+    Column("lease_s", Float),
+    # The BlobRef of the newest checkpoint of any attempt, as JSON.
+    Column("checkpoint", Text),
+    Column("cause", String(32)),
+    Column("message", Text),
+    Column("cancel_reason", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Index(None, "created_at", "id"),
+    Index(None, "state"),
+    Index(None, "fingerprint"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("operation_id", _ID, ForeignKey("operations.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("claim_id", _NAME, nullable=False),
+    Column("agent_id", _NAME, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("accepted_at", UtcDateTime, nullable=False),
+    # An attempt whose lease has expired may still be running somewhere: it has ended when its claim says so.
+    Column("ended_at", UtcDateTime),
+    Column("outcome", Text),
+)
+
+operation_history = Table(
+    "operation_history",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("operation_id", _ID, ForeignKey("operations.id"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("agent_id", _NAME),
+    Column("message", Text, nullable=False),
+    Index(None, "operation_id", "id"),
+)
+
+operation_progress = Table(
+    "operation_progress",
+    metadata,
+    Column("operation_id", _ID, ForeignKey("operations.id"), primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # The newest TrainingProgress of the attempt, as JSON.
+    Column("event", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("event_id", _ID, nullable=False),
+    # No foreign key: also those who speak of an operation that is not known here are answered.
+    Column("operation_id", _ID, nullable=False),
+    Column("owner", _ID, nullable=False),
+    Column("type", _NAME, nullable=False),
+    Column("payload", Text, nullable=False),
+    # A pause, not a time: a wall clock that jumps must not hold back a retry.
+    Column("delay_s", Float, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("last_error", Text),
+    Column("sent_at", UtcDateTime),
+    UniqueConstraint("event_id"),
+    Index(None, "owner", "sent_at", "id"),
+    Index(None, "operation_id"),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("event_id", _ID, primary_key=True),
+    Column("operation_id", _ID, nullable=False),
+    Column("type", _NAME, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("operation_id", _ID, ForeignKey("operations.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("strategy", _NAME, nullable=False),
+    Column("symbol", _NAME, nullable=False),
+    Column("timeframe", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    # Relative to the models directory.
+    Column("path", Text, nullable=False),
+    Column("bundle_sha256", _SHA256, nullable=False),
+    # name → {sha256, size} of every file in the directory, as JSON.
+    Column("files", Text, nullable=False),
+    # The ModelManifest, as JSON.
+    Column("manifest", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("operation_id"),
+    UniqueConstraint("strategy", "symbol", "timeframe", "version"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("host", _NAME, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("program_version", String(32), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("stopped_at", UtcDateTime),
+)

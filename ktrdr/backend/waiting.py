@@ -1,0 +1,32 @@
+"""Waiting for an event or a time, and calling what blocks, on the caller's clock and threads."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from ktrdr.clock import Clock
+
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs a blocking function away from the event loop, as `asyncio.to_thread` does."""
+
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
+        """Return the function's result."""
+
+
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None) -> bool:
+    """Return whether the event was set within so many seconds; None: without a limit."""
+    if seconds is None:
+        return await event.wait()
+    if event.is_set() or seconds <= 0:
+        return event.is_set()
+    waiting = asyncio.ensure_future(event.wait())
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        sleeping.cancel()
+    return event.is_set()
