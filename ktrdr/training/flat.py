@@ -15,7 +15,6 @@ class FlatParameters:
         parameters = list(module.parameters())
         self.vector: Tensor = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
         self.gradient: Tensor = torch.zeros_like(self.vector)
-        self.vector.grad = self.gradient
         first = 0
         for parameter in parameters:
             end = first + parameter.numel()

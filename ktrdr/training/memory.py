@@ -1,8 +1,14 @@
-"""How much memory a training took."""
+"""How much memory a training took, and what happens when there is too little."""
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+
+from ktrdr.errors import OutOfMemoryError
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -27,3 +33,19 @@ def peak_memory_bytes() -> int:
             return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def out_of_memory_as_error() -> Iterator[None]:
+    """Translate torch's and NumPy's errors of that kind to `OutOfMemoryError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch has no class for it: "DefaultCPUAllocator: can't allocate memory: you tried to …".
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"There is not enough memory: {error}",
+            fix="Use a smaller network or batch size, or fewer bars.",
+        ) from error

@@ -11,7 +11,7 @@ from ktrdr.training.metrics import (
     per_class_metrics,
     regression_metrics,
 )
-from ktrdr.training.weighted_loss import inverse_frequency
+from ktrdr.training.class_balance import inverse_frequency
 
 NAMES = ("BUY", "HOLD", "SELL")
 
