@@ -1,0 +1,108 @@
+"""Taking one request from the lanes."""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from ktrdr.bus.port import Bus, Consumer, Delivery
+from ktrdr.bus.topology import lane_queue
+from ktrdr.errors import BusError, CodecError, UnknownEventError
+from ktrdr.events.codec import decode
+from ktrdr.events.training import TrainingRequested
+
+_log = structlog.get_logger()
+
+
+class Intake:
+    """Consumes lanes for one slot, only while it is free: others cannot take a message that is held."""
+
+    def __init__(self, bus: Bus, *, lanes: tuple[str, ...], consumer_name: str) -> None:
+        self._bus = bus
+        self._lanes = lanes
+        self._consumer_name = consumer_name
+
+    async def next(self, stopping: asyncio.Event) -> Delivery | None:
+        """Wait for a request; None if it is time to stop, or the bus closed.
+
+        Of several lanes the first that has one is taken from, the preferred lane if they have at once; what
+        the others delivered meanwhile goes back.
+
+        Raises:
+            BusError: a lane cannot be consumed.
+        """
+        consumers: list[Consumer] = []
+        waits: list[asyncio.Task[Delivery]] = []
+        try:
+            for lane in self._lanes:
+                consumer = await self._bus.consume(
+                    lane_queue(lane), prefetch=1, consumer_tag=f"{self._consumer_name}/{lane}"
+                )
+                consumers.append(consumer)
+                waits.append(asyncio.create_task(_next_of(consumer)))
+            stop = asyncio.create_task(stopping.wait())
+            try:
+                await asyncio.wait([*waits, stop], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stop.cancel()
+        finally:
+            # Each wait ends with its consumer, unless it has a delivery already: so none is lost.
+            for consumer in consumers:
+                with contextlib.suppress(BusError):
+                    await consumer.cancel()
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        taken: Delivery | None = None
+        for outcome in outcomes:
+            if isinstance(outcome, StopAsyncIteration | BusError):
+                continue
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if taken is None and not stopping.is_set():
+                taken = outcome
+            else:
+                await give_back(outcome)
+        return taken
+
+
+async def read_request(delivery: Delivery) -> TrainingRequested | None:
+    """Return the request in a delivery; None if there is none, and the delivery is settled.
+
+    What cannot be read by anyone is dead-lettered. A request of a version that is not known here is given
+    back, for a newer agent to take.
+    """
+    try:
+        event = decode(delivery.message).event
+    except UnknownEventError as error:
+        if delivery.message.type.startswith(f"{TrainingRequested.type}."):
+            _log.warning("request not understood; this agent is too old for it", reason=str(error))
+            await give_back(delivery)
+        else:
+            await _reject(delivery, str(error))
+        return None
+    except CodecError as error:
+        await _reject(delivery, str(error))
+        return None
+    if not isinstance(event, TrainingRequested):
+        await _reject(delivery, f"A {event.type_name()} is no request for an attempt.")
+        return None
+    return event
+
+
+async def give_back(delivery: Delivery) -> None:
+    """Leave a request to others. If the connection is lost, the broker has taken it back already."""
+    with contextlib.suppress(BusError):
+        await delivery.nack()
+
+
+async def _reject(delivery: Delivery, reason: str) -> None:
+    _log.warning("request rejected", reason=reason, message_id=delivery.message.message_id)
+    with contextlib.suppress(BusError):
+        await delivery.reject(reason)
+
+
+async def _next_of(consumer: Consumer) -> Delivery:
+    try:
+        return await anext(consumer)
+    except StopAsyncIteration:
+        # A task cannot raise it.
+        raise BusError("the consumer has ended") from None

@@ -1,0 +1,68 @@
+"""The agent's link to the backend: publishing, and knowing for how long that has not worked."""
+
+from collections.abc import Callable
+
+import structlog
+
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.clock import Clock
+from ktrdr.errors import BusError
+from ktrdr.events.base import Event
+
+_log = structlog.get_logger()
+
+
+class Link:
+    """Publishes events and notices silences that may have cost the leases.
+
+    Args:
+        publisher: speaks in the agent's name.
+        clock: for durations.
+        limit_s: a silence of so long is one in which the leases could not be renewed.
+        on_detached: is called when a silence reaches the limit, once for each silence.
+    """
+
+    def __init__(
+        self,
+        publisher: EventPublisher,
+        *,
+        clock: Clock,
+        limit_s: float,
+        on_detached: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._limit_s = limit_s
+        self._on_detached = on_detached
+        self._heard_at = clock.monotonic()
+        self._is_up = True
+        self._is_detached = False
+
+    async def publish(self, event: Event, *, event_id: str | None = None) -> None:
+        """Publish an event; returns once the broker has it.
+
+        Raises:
+            CodecError: the event cannot be sent, ever.
+            BusError: it did not get through, or may not have; try again with the same ``event_id``.
+        """
+        try:
+            await self._publisher.publish(event, event_id=event_id)
+        except BusError as error:
+            if self._is_up:
+                self._is_up = False
+                _log.warning("the backend cannot be reached; training goes on", reason=str(error))
+            self.check()
+            raise
+        self.check()
+        if not self._is_up:
+            silence_s = round(self._clock.monotonic() - self._heard_at, 1)
+            _log.info("the backend can be reached again", after_s=silence_s)
+        self._heard_at = self._clock.monotonic()
+        self._is_up = True
+        self._is_detached = False
+
+    def check(self) -> None:
+        """Notice when the silence has become too long."""
+        if not self._is_detached and self._clock.monotonic() - self._heard_at >= self._limit_s:
+            self._is_detached = True
+            self._on_detached()

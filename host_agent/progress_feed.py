@@ -1,0 +1,77 @@
+"""From the runner's progress to events: the newest wins, and nothing waits for them."""
+
+import asyncio
+
+import structlog
+
+from host_agent.journal import Claim
+from host_agent.link import Link
+from host_agent.waiting import first_of
+from ktrdr.clock import Clock
+from ktrdr.errors import BusError, CodecError
+from ktrdr.events.training import TrainingProgress
+from ktrdr.training.progress import Progress, Stage
+
+_FLUSH_LIMIT_S = 0.25
+
+_log = structlog.get_logger()
+
+
+class ProgressFeed:
+    """Publishes the progress of one attempt; while one event is under way, newer progress replaces older."""
+
+    def __init__(self, link: Link, claim: Claim, *, agent_id: str, clock: Clock) -> None:
+        self._link = link
+        self._claim = claim
+        self._agent_id = agent_id
+        self._clock = clock
+        self._newest: Progress | None = None
+        self._changed = asyncio.Event()
+        self._sequence = 0
+        self._closed = False
+        self._publishing = asyncio.create_task(self._publish_all(), name=f"progress {claim.claim_id}")
+
+    def put(self, progress: Progress) -> None:
+        """Publish this soon, unless newer progress comes first."""
+        self._newest = progress
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Publish the newest and end; when that does not work at once, it is not worth waiting for."""
+        self._closed = True
+        self._changed.set()
+        await first_of(asyncio.shield(self._publishing), self._clock.sleep(_FLUSH_LIMIT_S))
+        self._publishing.cancel()
+        await asyncio.gather(self._publishing, return_exceptions=True)
+
+    async def _publish_all(self) -> None:
+        while not (self._closed and self._newest is None):
+            await self._changed.wait()
+            self._changed.clear()
+            if self._newest is None:
+                continue
+            newest, self._newest = self._newest, None
+            try:
+                await self._link.publish(self._event(newest))
+            except (BusError, CodecError, ValueError) as error:
+                _log.debug("progress not published", reason=str(error))
+
+    def _event(self, progress: Progress) -> TrainingProgress:
+        self._sequence += 1
+        return TrainingProgress(
+            operation_id=self._claim.operation_id,
+            attempt=self._claim.attempt,
+            claim_id=self._claim.claim_id,
+            agent_id=self._agent_id,
+            sequence=self._sequence,
+            stage=progress.stage.title,
+            stage_number=progress.stage.number,
+            stages=len(Stage),
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            batch=progress.batch,
+            batches=progress.batches,
+            metrics=dict(progress.metrics),
+            fraction=progress.fraction,
+            eta_s=progress.eta_s,
+        )

@@ -1,0 +1,91 @@
+"""The runner's side of saying things: a thread writes, so that training never waits for the agent."""
+
+import socket
+import threading
+import time
+from collections import deque
+
+from host_agent.frames import Frame, LogLine, Progressed
+from host_agent.pipe import encode_frame
+from ktrdr.errors import OversizedError
+
+PROGRESS_INTERVAL_S = 0.05
+_MAX_WAITING_LINES = 10_000
+
+
+class FrameSender:
+    """Writes frames in their order; of progress only the newest, at most every 50 ms."""
+
+    def __init__(self, pipe: socket.socket, *, interval_s: float = PROGRESS_INTERVAL_S) -> None:
+        self._pipe = pipe
+        self._interval_s = interval_s
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._newest: Progressed | None = None
+        self._next_progress_at = 0.0
+        self._lines_dropped = 0
+        threading.Thread(target=self._write_all, name="frame-sender", daemon=True).start()
+
+    def progress(self, frame: Progressed) -> None:
+        """Send this soon, unless a newer one comes first."""
+        with self._changed:
+            was_waiting = self._newest is not None
+            self._newest = frame
+            if not was_waiting:
+                self._changed.notify()
+
+    def log(self, frame: LogLine) -> None:
+        """Send a line of the log; dropped, and counted, when the agent has not read for a long time."""
+        try:
+            data = encode_frame(frame)
+        except OversizedError:
+            data = None
+        with self._changed:
+            if data is None or len(self._waiting) >= _MAX_WAITING_LINES:
+                self._lines_dropped += 1
+                return
+            if self._lines_dropped:
+                fields = {"lines": self._lines_dropped}
+                self._waiting.append(
+                    encode_frame(LogLine(level="warning", event="log lines dropped", fields={**fields}))
+                )
+                self._lines_dropped = 0
+            self._waiting.append(data)
+            self._changed.notify()
+
+    def send(self, frame: Frame) -> None:
+        """Send this after everything that was said before, the newest progress included.
+
+        Raises:
+            OversizedError: the frame is too large; nothing was sent.
+        """
+        data = encode_frame(frame)
+        with self._changed:
+            if self._newest is not None:
+                self._waiting.append(encode_frame(self._newest))
+                self._newest = None
+            self._waiting.append(data)
+            self._changed.notify()
+
+    def _write_all(self) -> None:
+        while True:
+            data = self._next()
+            try:
+                self._pipe.sendall(data)
+            except OSError:
+                return  # The agent is gone; the thread that reads from it ends the process.
+
+    def _next(self) -> bytes:
+        with self._changed:
+            while True:
+                if self._waiting:
+                    return self._waiting.popleft()
+                wait_s = None
+                if self._newest is not None:
+                    wait_s = self._next_progress_at - time.monotonic()
+                    if wait_s <= 0:
+                        data = encode_frame(self._newest)
+                        self._newest = None
+                        self._next_progress_at = time.monotonic() + self._interval_s
+                        return data
+                self._changed.wait(wait_s)

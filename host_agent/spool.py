@@ -1,0 +1,192 @@
+"""Telling the backend how attempts ended, for as long as it takes."""
+
+import asyncio
+
+import structlog
+
+from host_agent.attempts import Attempts
+from host_agent.endings import Cancelled, Failed, Trained
+from host_agent.journal import Announcement, ClaimFolder
+from host_agent.link import Link
+from host_agent.waiting import Backoff, first_of, wait_until
+from ktrdr.blobs.store import BlobStore
+from ktrdr.clock import Clock
+from ktrdr.errors import BlobError, BusError, CodecError, StorageFullError
+from ktrdr.events.base import ClaimEvent
+from ktrdr.events.causes import FailureCause
+from ktrdr.events.compression import compress
+from ktrdr.events.references import Codec, InlineModel
+from ktrdr.events.training import ModelReady, TrainingCancelled, TrainingFailed
+from ktrdr.ids import IdFactory
+
+_RETRY_FIRST_S, _RETRY_LIMIT_S = 0.2, 30.0
+_REPEAT_FIRST_S, _REPEAT_LIMIT_S = 10.0, 300.0
+_WORTH_COMPRESSING = 4
+"""Times the inline limit: weights compress by a tenth, so that what is larger goes by reference anyway."""
+
+_log = structlog.get_logger()
+
+
+class _Delivery:
+    """One ending on its way."""
+
+    def __init__(self, folder: ClaimFolder, announcement: Announcement) -> None:
+        self.folder = folder
+        self.announcement = announcement
+        self.answered = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+
+class Spool:
+    """Delivers endings: a model until the backend answers, anything else until the broker has it.
+
+    What is in it is on the disk too (`host_agent.journal`), so that it goes on after a restart.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        blobs: BlobStore,
+        attempts: Attempts,
+        agent_id: str,
+        inline_limit_bytes: int,
+        clock: Clock,
+        ids: IdFactory,
+    ) -> None:
+        self._link = link
+        self._blobs = blobs
+        self._attempts = attempts
+        self._agent_id = agent_id
+        self._inline_limit_bytes = inline_limit_bytes
+        self._clock = clock
+        self._ids = ids
+        self._deliveries: dict[str, _Delivery] = {}
+        self._added: asyncio.Queue[_Delivery] = asyncio.Queue()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def add(self, folder: ClaimFolder, announcement: Announcement) -> None:
+        """Tell the backend of this ending, starting now."""
+        delivery = _Delivery(folder, announcement)
+        self._deliveries[folder.claim.claim_id] = delivery
+        self._emptied.clear()
+        self._added.put_nowait(delivery)
+
+    def answered(self, claim_id: str) -> bool:
+        """Note that the backend knows this ending; return whether anyone was waiting for that."""
+        delivery = self._deliveries.get(claim_id)
+        if delivery is None:
+            return False
+        delivery.answered.set()
+        return True
+
+    def hurry(self, claim_id: str | None = None) -> None:
+        """Tell it again now: that ending, or all, because their answers may have been lost."""
+        for its, delivery in self._deliveries.items():
+            if claim_id in (None, its):
+                delivery.hurry.set()
+
+    async def run(self) -> None:
+        """Deliver, until this is cancelled."""
+        async with asyncio.TaskGroup() as deliveries:
+            while True:
+                delivery = await self._added.get()
+                deliveries.create_task(self._deliver(delivery))
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait until everything is delivered, so long at most."""
+        if not await wait_until(self._emptied, self._clock, limit_s):
+            _log.warning("results are kept on the disk until the next start", results=len(self._deliveries))
+
+    async def _deliver(self, delivery: _Delivery) -> None:
+        claim = delivery.folder.claim
+        with structlog.contextvars.bound_contextvars(
+            operation_id=claim.operation_id, attempt=claim.attempt, agent=self._agent_id
+        ):
+            await self._tell_until_known(delivery)
+            await asyncio.to_thread(delivery.folder.remove)
+        del self._deliveries[claim.claim_id]
+        self._attempts.remove(claim.claim_id)
+        if not self._deliveries:
+            self._emptied.set()
+
+    async def _tell_until_known(self, delivery: _Delivery) -> None:
+        retries = Backoff(_RETRY_FIRST_S, _RETRY_LIMIT_S)
+        repeats = Backoff(_REPEAT_FIRST_S, _REPEAT_LIMIT_S)
+        while not delivery.answered.is_set():
+            delivery.hurry.clear()
+            try:
+                await self._tell(delivery)
+            except (BusError, BlobError, StorageFullError) as error:
+                pause_s = retries.next()
+                _log.warning("result not delivered", reason=str(error), again_in_s=pause_s)
+            except (CodecError, OSError, ValueError) as error:
+                # Saying it again would change nothing: it cannot be read, or not be put into an event.
+                if not isinstance(delivery.announcement.ending, Trained):
+                    _log.exception("an ending cannot be told")
+                    return
+                _log.exception("a model cannot be delivered")
+                await self._replace(delivery, error)
+                continue
+            else:
+                if not isinstance(delivery.announcement.ending, Trained):
+                    return
+                retries.reset()
+                pause_s = repeats.next()
+            await first_of(delivery.answered.wait(), delivery.hurry.wait(), self._clock.sleep(pause_s))
+
+    async def _replace(self, delivery: _Delivery, error: Exception) -> None:
+        """Report a failure in place of a model that cannot be delivered."""
+        lost = isinstance(error, OSError)
+        delivery.announcement = Announcement(
+            # Another event than the one that may have been heard already.
+            event_id=self._ids.event_id(),
+            ending=Failed(
+                cause=FailureCause.RESULT_REJECTED if lost else FailureCause.INTERNAL_ERROR,
+                message=f"The model was made, but could not be delivered: {error}",
+            ),
+        )
+        try:
+            await asyncio.to_thread(delivery.folder.record, delivery.announcement)
+        except OSError as failure:
+            _log.warning("ending not recorded", reason=str(failure))
+
+    async def _tell(self, delivery: _Delivery) -> None:
+        event = await self._event(delivery)
+        await self._link.publish(event, event_id=delivery.announcement.event_id)
+        _log.debug("told the backend", event_type=event.type_name(), summary=event.summary())
+
+    async def _event(self, delivery: _Delivery) -> ClaimEvent:
+        claim = delivery.folder.claim
+        token = {
+            "operation_id": claim.operation_id,
+            "attempt": claim.attempt,
+            "claim_id": claim.claim_id,
+            "agent_id": self._agent_id,
+        }
+        match delivery.announcement.ending:
+            case Trained() as ending:
+                inline = await asyncio.to_thread(self._inline, delivery.folder)
+                if inline is not None:
+                    return ModelReady(**token, manifest=ending.manifest, inline=inline)
+                blob = await asyncio.to_thread(self._blobs.put_file, delivery.folder.bundle)
+                return ModelReady(**token, manifest=ending.manifest, blob=blob)
+            case Failed() as ending:
+                return TrainingFailed(
+                    **token,
+                    cause=ending.cause,
+                    message=ending.message,
+                    traceback=ending.traceback,
+                    epoch=ending.epoch,
+                )
+            case Cancelled() as ending:
+                return TrainingCancelled(**token, epoch=ending.epoch)
+
+    def _inline(self, folder: ClaimFolder) -> InlineModel | None:
+        if folder.bundle.stat().st_size > _WORTH_COMPRESSING * self._inline_limit_bytes:
+            return None
+        data = compress(folder.bundle.read_bytes())
+        if len(data) > self._inline_limit_bytes:
+            return None
+        return InlineModel(codec=Codec.ZSTD, data=data)
