@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-import ktrdr
 from ktrdr.events.references import ModelManifest, StageTiming
 from ktrdr.features.memberships import MEMBERSHIPS
 from ktrdr.features.normalization import Scaling
@@ -174,7 +173,7 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
         device=job.device,
         threads=job.threads,
         versions=Versions(
-            ktrdr=ktrdr.__version__,
+            ktrdr=version("ktrdr"),
             python=platform.python_version(),
             torch=torch.__version__,
             numpy=np.__version__,
