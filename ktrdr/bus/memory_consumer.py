@@ -143,8 +143,8 @@ class MemoryConsumer:
 
     @property
     def has_credit(self) -> bool:
-        """Whether it may be given another message."""
-        return not self._ended and len(self._unsettled) < self._prefetch
+        """Whether it may be given another message, as long as it is subscribed."""
+        return len(self._unsettled) < self._prefetch
 
     def receive(self, stored: Stored) -> None:
         """Buffer a message for whoever reads this."""

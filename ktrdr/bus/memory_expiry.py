@@ -41,8 +41,7 @@ class ExpiryAlarm:
         try:
             while next_deadline is not None:
                 await self._clock.sleep(max(0.0, next_deadline - self._clock.monotonic()))
-                # While calling back, no time is earlier: what it asks for is in its answer.
-                self._deadline = float("-inf")
+                # Meanwhile the deadline just past is before any that is set, so the answer decides.
                 next_deadline = self._deadline = self._on_due()
         finally:
             if self._task is asyncio.current_task():

@@ -80,6 +80,6 @@ class MemoryStream:
             self._deliver(consumer, unread)
 
     def _deliver(self, consumer: MemoryConsumer, unread: deque[Stored]) -> None:
-        while unread and consumer.has_credit:
+        if unread and consumer.has_credit:
             self._unacked += 1
             consumer.receive(unread.popleft())

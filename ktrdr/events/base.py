@@ -70,7 +70,9 @@ class OperationEvent(Event):
     """An event about one attempt of one operation."""
 
     operation_id: OperationId
+    """One training that a user asked for."""
     attempt: Ordinal
+    """Which try at it."""
 
 
 class ClaimEvent(OperationEvent):
@@ -79,3 +81,4 @@ class ClaimEvent(OperationEvent):
     claim_id: Name
     """Made by the agent when it took the request; an attempt is granted to one claim."""
     agent_id: Name
+    """Stays the same when the agent starts again."""

@@ -48,6 +48,7 @@ class TrainingRequested(OperationEvent):
     datasets: Annotated[tuple[DatasetRef, ...], Field(min_length=1)]
     seed: Seed
     lane: Name = "any"
+    """Only agents that serve this lane get it."""
     require_gpu: bool = False
     resume_from: BlobRef | None = None
     requested_at: UtcDatetime

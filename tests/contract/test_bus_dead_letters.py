@@ -117,6 +117,19 @@ async def test_a_message_that_kills_each_consumer_ends_as_a_dead_letter(
     assert await client.drain_texts("work") == []
 
 
+async def test_a_lost_connection_with_several_consumers_counts_once(
+    harness: BrokerHarness, client: Client
+) -> None:
+    gone = Client(harness, await harness.connect())
+    await gone.declare_bound_queue("work", delivery_limit=1)
+    await gone.publish_all("m")
+    busy = await gone.consume(tag="busy", prefetch=1)
+    await receive(busy)
+    await gone.consume(tag="idle", prefetch=1)
+    await gone.close()
+    assert await client.drain_texts("work") == ["m"]
+
+
 async def test_giving_back_counts_where_the_broker_says_so(harness: BrokerHarness, client: Client) -> None:
     await client.declare_graveyard()
     await client.declare_bound_queue("work", delivery_limit=1, dead_letter_exchange="dead")

@@ -9,7 +9,7 @@ from ktrdr.bus.topology import (
     agent_topology,
     shared_topology,
 )
-from ktrdr.errors import BusError, BusUnavailableError
+from ktrdr.errors import BusError, BusUnavailableError, UnroutableError
 from tests.contract.client import Client, receive_texts
 from tests.contract.harness import BrokerHarness
 
@@ -82,7 +82,11 @@ async def test_an_exclusive_queue_and_its_bindings_vanish_with_their_connection(
     await short_lived.declare_bound_queue("mine", QueueKind.CLASSIC, exclusive=True)
     await client.publish_all("lost with the queue", key="mine")
     await short_lived.close()
+    with pytest.raises(UnroutableError):
+        await client.publish_all("for nobody", key="mine")
     await client.declare_queue("mine", QueueKind.CLASSIC, exclusive=True)
+    with pytest.raises(UnroutableError):
+        await client.publish_all("not bound yet", key="mine")
     assert await client.drain_texts("mine") == []
     await client.bind("in", "mine", "mine")
     await client.publish_all("for the new one", key="mine")
