@@ -1,4 +1,7 @@
-"""What the runner can train on."""
+"""What the runner can train on; ``python -m host_agent.devices`` prints it as JSON."""
+
+import json
+import sys
 
 import psutil
 import torch
@@ -35,3 +38,17 @@ def _best() -> str:
     if torch.backends.mps.is_available():
         return "mps"
     return "cpu"
+
+
+def available_devices() -> list[Ready]:
+    """Return every kind of device that there is, the one that ``auto`` means first."""
+    names = dict.fromkeys((_best(), "cpu"))
+    return [describe_device(name, import_seconds=0.0) for name in names]
+
+
+if __name__ == "__main__":
+    described = [
+        {"device": found.device, "name": found.device_name, "memory_bytes": found.memory_bytes}
+        for found in available_devices()
+    ]
+    sys.stdout.write(json.dumps(described))

@@ -22,6 +22,9 @@ class IdFactory(Protocol):
     def token(self) -> str:
         """Return 8 random characters, for claims and instances."""
 
+    def seed(self) -> int:
+        """Return a seed for a training whose user gave none; short enough to type."""
+
 
 class RandomIds:
     """Identifiers from the operating system's randomness."""
@@ -37,3 +40,7 @@ class RandomIds:
     def token(self) -> str:
         """Return 8 random characters (40 bits)."""
         return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+    def seed(self) -> int:
+        """Return a random number of at most 9 digits."""
+        return secrets.randbelow(10**9)

@@ -1,6 +1,6 @@
 """The registered model versions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, or_, select
@@ -13,6 +13,7 @@ from ktrdr.errors import ModelNotFoundError
 from ktrdr.registry import nearest_name
 
 _LATEST = "_latest"
+_PAGE = 200
 
 
 class ModelCatalog:
@@ -49,6 +50,13 @@ class ModelCatalog:
                     )
                 )
             return [model_record(row) for row in connection.execute(query)]
+
+    def all_models(self) -> Iterator[ModelRecord]:
+        """Yield every version, newest first."""
+        page = self.list_models(limit=_PAGE)
+        while page:
+            yield from page
+            page = self.list_models(limit=_PAGE, before=page[-1].name)
 
     def find(self, text: str) -> ModelRecord:
         """Return a version by its name; the newest by a name in ``_latest``, or by the strategy alone.

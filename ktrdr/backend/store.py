@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sqlalchemy import Connection, and_, make_url, or_, select
+from sqlalchemy import Connection, and_, func, make_url, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from ktrdr.backend import cancelling
@@ -220,6 +220,13 @@ class OperationStore:
         )
         with self._database.read() as connection:
             return [operation_record(row) for row in connection.execute(query)]
+
+    def count_by_state(self) -> dict[State, int]:
+        """Return how many operations are in each state."""
+        query = select(operations.c.state, func.count()).group_by(operations.c.state)
+        with self._database.read() as connection:
+            counts = {State(state): int(count) for state, count in connection.execute(query)}
+        return {state: counts.get(state, 0) for state in State}
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a transaction that sees one state of the database, for queries of one's own."""

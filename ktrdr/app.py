@@ -1,0 +1,243 @@
+"""The one place that wires parts together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from host_agent.agent import HostAgent
+from host_agent.directory import claim_directory
+from host_agent.options import AgentOptions
+from ktrdr.backend.preparation import PreparedTraining, prepare_training
+from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.service import Backend
+from ktrdr.backend.store import OperationStore
+from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import OperationCancelledError
+from ktrdr.ids import IdFactory, RandomIds
+from ktrdr.settings import Settings
+
+if TYPE_CHECKING:
+    from ktrdr.market.time_range import Moment
+    from ktrdr.models.report.context import ReportContext
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Backend and host agent in this process, on an in-memory bus."""
+
+    settings: Settings
+    store: OperationStore
+    blobs: DirectoryBlobStore
+    backend: Backend
+    agent: HostAgent
+
+    async def start(self) -> None:
+        """Begin to work: also on what was left unfinished by processes that have ended."""
+        await self.backend.start()
+        await self.agent.start()
+
+
+@asynccontextmanager
+async def embedded(
+    settings: Settings, *, clock: Clock | None = None, ids: IdFactory | None = None
+) -> AsyncIterator[Embedded]:
+    """Wire the embedded deployment; `Embedded.start` starts it, leaving the block stops it.
+
+    The runner process is warmed up at once, so that its imports overlap with what the caller prepares.
+    """
+    clock, ids = clock or SystemClock(), ids or RandomIds()
+    options = AgentOptions.from_settings(settings)
+    blobs = DirectoryBlobStore(settings.blobs_dir)
+    broker = MemoryBroker(clock)
+    bus_of_agent, bus_of_backend = MemoryBus(broker), MemoryBus(broker)
+    with claim_directory(settings.agents_dir, prefix="embedded") as directory:
+        agent = HostAgent(
+            bus=bus_of_agent, blobs=blobs, directory=directory, options=options, clock=clock, ids=ids
+        )
+        agent.warm()
+        try:
+            with await asyncio.to_thread(OperationStore.open, settings) as store:
+                backend = Backend(
+                    settings,
+                    bus=bus_of_backend,
+                    store=store,
+                    blobs=blobs,
+                    clock=clock,
+                    ids=ids,
+                    render_report=_render_report,
+                )
+                try:
+                    yield Embedded(settings, store, blobs, backend, agent)
+                finally:
+                    # The agent first: what it says at its end is still heard.
+                    await agent.stop()
+                    await backend.stop()
+        finally:
+            await agent.stop()
+            await bus_of_agent.close()
+            await bus_of_backend.close()
+
+
+def _render_report(files: Mapping[str, bytes], context: "ReportContext") -> bytes:
+    # Here, because it is needed once per model, and half of all runs of the program make none.
+    from ktrdr.models.report import render_report
+
+    return render_report(files, context)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWish:
+    """What a user asks to be trained."""
+
+    strategy: str | Path
+    """A file, or a name in the strategies directory."""
+    start: "Moment" = None
+    end: "Moment" = None
+    overrides: Mapping[str, JsonValue] = field(default_factory=dict)
+    seed: int | None = None
+    """None: a random one, which is recorded."""
+
+
+@dataclass(slots=True)
+class TrainingListener:
+    """Is told how a training goes; each function is optional, and called in the event loop."""
+
+    on_prepared: Callable[[PreparedTraining], None] = lambda prepared: None
+    on_submitted: Callable[[Submission], None] = lambda submission: None
+    on_change: Callable[[OperationRecord], None] = lambda record: None
+    """Called with every state and with the newest progress."""
+
+
+def prepare(wish: TrainingWish, settings: Settings, blobs: DirectoryBlobStore) -> PreparedTraining:
+    """Check the strategy and snapshot its bars; see `prepare_training`."""
+    return prepare_training(
+        wish.strategy,
+        strategies_dir=settings.strategies_dir,
+        data_dir=settings.data_dir,
+        blobs=blobs,
+        start=wish.start,
+        end=wish.end,
+        overrides=wish.overrides,
+    )
+
+
+def submission_of(prepared: PreparedTraining, wish: TrainingWish, ids: IdFactory) -> SubmitTraining:
+    """Return what the backend is asked, with a random seed if none was wished for."""
+    return SubmitTraining(
+        strategy=prepared.strategy,
+        symbol=prepared.symbol,
+        timeframe=prepared.timeframe,
+        datasets=prepared.datasets,
+        seed=ids.seed() if wish.seed is None else wish.seed,
+        fingerprint=prepared.fingerprint(wish.seed),
+    )
+
+
+async def train_embedded(
+    wish: TrainingWish, settings: Settings, *, stop: asyncio.Event, listener: TrainingListener | None = None
+) -> OperationRecord:
+    """Train in this process and return the operation once it has ended.
+
+    What earlier processes left unfinished is picked up on the way, and finished too before this returns.
+
+    Args:
+        wish: what to train.
+        settings: where everything is.
+        stop: when set, the operation is cancelled, or not even submitted; what was picked up stays pending.
+        listener: is told how it goes.
+
+    Raises:
+        StrategyError: the strategy is wrong.
+        DataError: its bars are missing or wrong.
+        OperationCancelledError: stopped before there was an operation.
+    """
+    listener = listener or TrainingListener()
+    ids = RandomIds()
+    async with embedded(settings, ids=ids) as app:
+        prepared = await asyncio.to_thread(prepare, wish, settings, app.blobs)
+        listener.on_prepared(prepared)
+        if stop.is_set():
+            raise OperationCancelledError("Cancelled before anything was started.")
+        await app.start()
+        submission = await app.backend.submit(submission_of(prepared, wish, ids))
+        listener.on_submitted(submission)
+        operation_id = submission.operation.operation_id
+        canceller = asyncio.create_task(_cancel_when_set(stop, app.backend, operation_id))
+        try:
+            record = submission.operation
+            async for record in app.backend.watch(operation_id):
+                listener.on_change(record)
+        finally:
+            canceller.cancel()
+            await asyncio.gather(canceller, return_exceptions=True)
+        await _finish_all(app.backend, stop, listener.on_change)
+        return record
+
+
+async def submit_for_later(wish: TrainingWish, settings: Settings) -> OperationRecord:
+    """Record a training without running it; the next process that works goes on with it.
+
+    Raises:
+        StrategyError: the strategy is wrong.
+        DataError: its bars are missing or wrong.
+    """
+    ids, clock = RandomIds(), SystemClock()
+    blobs = DirectoryBlobStore(settings.blobs_dir)
+    prepared = await asyncio.to_thread(prepare, wish, settings, blobs)
+    with await asyncio.to_thread(OperationStore.open, settings) as store:
+        bus = MemoryBus(MemoryBroker(clock))
+        backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids)
+        try:
+            return (await backend.submit(submission_of(prepared, wish, ids))).operation
+        finally:
+            await backend.stop()
+            await bus.close()
+
+
+async def work_until_idle(
+    settings: Settings, *, stop: asyncio.Event, on_change: Callable[[OperationRecord], None]
+) -> int:
+    """Run what is pending or was left unfinished, until nothing is left; return how many operations ended.
+
+    When ``stop`` is set, what runs is given back and stays pending.
+    """
+    async with embedded(settings) as app:
+        await app.start()
+        return await _finish_all(app.backend, stop, on_change)
+
+
+async def _cancel_when_set(stop: asyncio.Event, backend: Backend, operation_id: str) -> None:
+    await stop.wait()
+    await backend.cancel(operation_id, "interrupted by the user")
+
+
+async def _finish_all(
+    backend: Backend, stop: asyncio.Event, on_change: Callable[[OperationRecord], None]
+) -> int:
+    finished = 0
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        while (operation_id := await backend.next_unfinished()) is not None and not stop.is_set():
+            watching = asyncio.create_task(_watch(backend, operation_id, on_change))
+            await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not watching.done():
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                break
+            await watching
+            finished += 1
+    finally:
+        stopped.cancel()
+    return finished
+
+
+async def _watch(backend: Backend, operation_id: str, on_change: Callable[[OperationRecord], None]) -> None:
+    async for record in backend.watch(operation_id):
+        on_change(record)

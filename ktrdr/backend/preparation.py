@@ -1,0 +1,99 @@
+"""From what a user asks for to a request that an agent can run: strategy checked, bars snapshotted."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from ktrdr.blobs.store import BlobStore
+from ktrdr.errors import Problem
+from ktrdr.events import DatasetRef, StrategyDocument
+
+if TYPE_CHECKING:
+    from ktrdr.market.gaps import BarReport
+    from ktrdr.market.time_range import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTraining:
+    """A training that is ready to be submitted."""
+
+    strategy: StrategyDocument
+    symbol: str
+    timeframe: str
+    """The base timeframe."""
+    datasets: tuple[DatasetRef, ...]
+    reports: tuple["BarReport", ...]
+    """What is in each dataset, its gaps included."""
+    warnings: tuple[Problem, ...]
+    """What the strategy file says to no effect, or in an outdated way."""
+    source: str
+    """The strategy file, for messages."""
+
+    def fingerprint(self, seed: int | None) -> str:
+        """Return the same text for the same wish: strategy, overrides, bars and the seed asked for."""
+        wish = {
+            "strategy": self.strategy.sha256,
+            "overrides": self.strategy.overrides,
+            "datasets": [[d.symbol, d.timeframe, d.blob.sha256] for d in self.datasets],
+            "seed": seed,
+        }
+        return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()
+
+
+def prepare_training(
+    strategy: str | Path,
+    *,
+    strategies_dir: Path,
+    data_dir: Path,
+    blobs: BlobStore,
+    start: "Moment" = None,
+    end: "Moment" = None,
+    overrides: Mapping[str, JsonValue] | None = None,
+) -> PreparedTraining:
+    """Check a strategy and snapshot exactly the bars that it needs into the blob store.
+
+    Args:
+        strategy: a file, or a name in ``strategies_dir``.
+        strategies_dir: where strategies are looked up by name.
+        data_dir: has bars as ``SYMBOL_TIMEFRAME.csv`` or ``.parquet``.
+        blobs: where the snapshots go.
+        start: first bar, inclusive; default: as the strategy says, else the first there is.
+        end: last bar, inclusive, or the last day; likewise.
+        overrides: dotted path → value, on top of the YAML.
+
+    Raises:
+        StrategyError: with every problem in the strategy.
+        DataError: no such bars, or bars that cannot be used.
+    """
+    # Not at module level: they bring pandas, which half of the backend's users do without.
+    from ktrdr.market.directory import BarDirectory
+    from ktrdr.market.snapshot import write_snapshot
+    from ktrdr.strategy import StrategyDirectory, parse_strategy
+
+    path = StrategyDirectory(strategies_dir).find(strategy)
+    text = path.read_text(encoding="utf-8")
+    parsed = parse_strategy(text, source=str(path), overrides=overrides or {})
+    wanted = parsed.strategy
+    directory = BarDirectory(data_dir)
+    datasets, reports = [], []
+    for timeframe in wanted.timeframes:
+        loaded = directory.read(wanted.symbol, timeframe, start or wanted.start, end or wanted.end)
+        reports.append(loaded.report)
+        datasets.append(write_snapshot(loaded.bars, wanted.symbol, timeframe, blobs))
+    document = StrategyDocument(
+        name=parsed.name, yaml=text, sha256=parsed.sha256, overrides=dict(overrides or {})
+    )
+    return PreparedTraining(
+        strategy=document,
+        symbol=wanted.symbol,
+        timeframe=wanted.base_timeframe,
+        datasets=tuple(datasets),
+        reports=tuple(reports),
+        warnings=parsed.warnings,
+        source=str(path),
+    )

@@ -1,0 +1,53 @@
+"""`ktrdr`: the command line."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ktrdr.cli import doctor, models, ops, strategies, train, work
+
+app = typer.Typer(
+    name="ktrdr",
+    help="Train neuro-fuzzy trading models: strategies in, versioned models out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.add_typer(ops.app, name="ops")
+app.add_typer(models.app, name="models")
+app.add_typer(strategies.app, name="strategies")
+app.command("work")(work.work)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Show log lines; twice for debug.")
+    ] = 0,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Train neuro-fuzzy trading models: strategies in, versioned models out."""
+    if version:
+        from ktrdr import __version__
+
+        typer.echo(f"ktrdr {__version__}")
+        raise typer.Exit
+    context.obj = verbose
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; the entry point of the ``ktrdr`` script."""
+    try:
+        return app(arguments)
+    except KeyboardInterrupt:
+        # Only where a command did not get to handle it: before or after its work.
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""`ktrdr models`: trained versions."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ktrdr.cli.output import EXIT_FAILED, JsonOption, ago, err, out, print_json, reporting_errors, table
+from ktrdr.cli.settings import DataOption, settings_for
+
+if TYPE_CHECKING:
+    from ktrdr.backend.records import ModelRecord
+
+app = typer.Typer(help="Models: list, show, verify, predict.", no_args_is_help=True)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        help="As in `eurusd_momentum/EURUSD_1h_v3`, `…_latest`, or only the strategy: its newest."
+    ),
+]
+
+
+@app.command("list")
+def list_models(
+    context: typer.Context,
+    strategy: Annotated[str | None, typer.Option(help="Only those of this strategy.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most so many.")] = 20,
+    before: Annotated[str | None, typer.Option(help="Only those older than this one: the next page.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List model versions, newest first."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+
+        models: list[ModelRecord] = []
+        if OperationStore.exists(settings):
+            with OperationStore.open(settings) as store:
+                models = store.models.list_models(strategy=strategy, limit=limit, before=before)
+    if as_json:
+        from ktrdr.cli.training_view import model_as_json
+
+        print_json([model_as_json(model, settings) for model in models])
+        return
+    if not models:
+        err.print("No models yet. Train one: ktrdr train STRATEGY")
+        return
+    now = datetime.now(UTC)
+    listing = table("model", ">test metric", ">majority", ">epochs", ">seed", ">age")
+    for model in models:
+        manifest = model.manifest
+        metric = "accuracy" if "accuracy" in manifest.metrics else "sign_accuracy"
+        baseline = manifest.metrics.get(f"baseline_majority_class_{metric}")
+        listing.add_row(
+            model.name,
+            f"{metric.replace('_', ' ')} {manifest.metrics.get(metric, float('nan')):.1%}",
+            f"{baseline:.1%}" if baseline is not None else "–",
+            str(manifest.epochs_trained),
+            str(manifest.seed),
+            ago(model.created_at, now),
+        )
+    out.print(listing)
+    if len(models) == limit:
+        err.print(f"Older ones: ktrdr models list --before {models[-1].name}", style="dim")
+
+
+@app.command()
+def show(context: typer.Context, model: NameArgument, as_json: JsonOption = False) -> None:
+    """Show one version: metrics against baselines, hashes, where its files are."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.cli.training_view import model_as_json, print_model
+
+        with OperationStore.open(settings, create=False) as store:
+            record = store.models.find(model)
+    if as_json:
+        print_json(model_as_json(record, settings))
+    else:
+        print_model(record, settings, title=record.name)
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="One model; default: all of them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute the hash of every file and compare with what was persisted; exit status 1 on a difference."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.models.directory import ModelDirectory
+
+        records: list[ModelRecord] = []
+        if model is not None or OperationStore.exists(settings):
+            with OperationStore.open(settings, create=False) as store:
+                records = [store.models.find(model)] if model is not None else list(store.models.all_models())
+        directory = ModelDirectory(settings.models_dir)
+        found = {record.name: directory.verify(record.name, record.files) for record in records}
+    bad = sum(1 for findings in found.values() if findings)
+    if as_json:
+        print_json(
+            {
+                name: [{"file": finding.file, "problem": finding.problem} for finding in findings]
+                for name, findings in found.items()
+            }
+        )
+    else:
+        for name, findings in found.items():
+            out.print(Text("✗ " if findings else "✓ ", style="red" if findings else "green") + Text(name))
+            for finding in findings:
+                out.print(Text(f"    {finding.file}: {finding.problem}"), soft_wrap=True)
+        count = len(records)
+        summary = f"{count} model{'s' if count != 1 else ''} verified, {bad} with differences."
+        err.print(summary if records else "No models to verify.")
+    if bad:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model name, or the path of a version directory.")],
+    data: DataOption = None,
+    start: Annotated[str | None, typer.Option(help="First prediction, UTC.", metavar="DATE")] = None,
+    end: Annotated[str | None, typer.Option(help="Last prediction, UTC.", metavar="DATE")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many bars.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write CSV to this file instead of printing.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict with a model on bars: class probabilities, or the value of a regression, by bar."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context, data=data)
+        from ktrdr.models.loaded import load_model
+
+        loaded = load_model(_path_of(model, settings.models_dir) or _registered(context, model))
+        from ktrdr.market.directory import BarDirectory
+        from ktrdr.market.time_range import TimeRange
+        from ktrdr.market.times import to_microseconds
+
+        metadata = loaded.metadata
+        directory = BarDirectory(settings.data_dir)
+        # All earlier bars are read too: the first prediction needs them to warm up.
+        bars = {
+            timeframe: directory.load(metadata.symbol, timeframe, end=end)
+            for timeframe in metadata.training_timeframes
+        }
+        predictions = loaded.predict(bars)
+        predictions = predictions.iloc[TimeRange.parse(start, None).rows(to_microseconds(predictions.index))]
+        if last is not None:
+            predictions = predictions.tail(last)
+    if csv is not None:
+        predictions.to_csv(csv, index_label="timestamp", date_format="%Y-%m-%dT%H:%M:%SZ")
+        err.print(f"Wrote {len(predictions):,} predictions to {csv}")
+    elif as_json:
+        rows = predictions.itertuples()
+        columns = list(predictions.columns)
+        print_json(
+            [
+                {"timestamp": row[0].isoformat(), **dict(zip(columns, map(float, row[1:]), strict=True))}
+                for row in rows
+            ]
+        )
+    else:
+        listing = table("bar (open, UTC)", *(f">{column}" for column in predictions.columns), "")
+        shown = predictions.tail(20)
+        for row in shown.itertuples():
+            values = dict(zip(predictions.columns, map(float, row[1:]), strict=True))
+            best = max(values, key=values.__getitem__) if len(values) > 1 else ""
+            listing.add_row(f"{row[0]:%Y-%m-%d %H:%M}", *(f"{value:.4f}" for value in values.values()), best)
+        out.print(listing)
+        if len(shown) < len(predictions):
+            err.print(f"The last {len(shown)} of {len(predictions):,}; all of them: --csv FILE or --json")
+
+
+def _path_of(model: str, models_dir: Path) -> Path | None:
+    for path in (Path(model), models_dir / model):
+        if (path / "metadata.json").is_file():
+            return path
+    return None
+
+
+def _registered(context: typer.Context, model: str) -> Path:
+    from ktrdr.backend.store import OperationStore
+
+    settings = settings_for(context)
+    with OperationStore.open(settings, create=False) as store:
+        return settings.models_dir / store.models.find(model).name

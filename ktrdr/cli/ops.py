@@ -1,0 +1,233 @@
+"""`ktrdr ops`: operations, running and past."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ktrdr.cli.output import (
+    EXIT_FAILED,
+    JsonOption,
+    ago,
+    duration,
+    err,
+    facts,
+    out,
+    print_json,
+    reporting_errors,
+    table,
+)
+from ktrdr.cli.settings import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ktrdr.backend.records import OperationRecord
+    from ktrdr.cli.training_view import TrainingView
+    from ktrdr.settings import Settings
+
+app = typer.Typer(help="Operations: what runs, what ran, and how it ended.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(help="Operation id, or its unique beginning or end.")]
+
+_STATE_STYLES = {
+    "pending": "cyan",
+    "queued": "cyan",
+    "running": "blue",
+    "cancelling": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+}
+
+
+@app.command("list")
+def list_operations(
+    context: typer.Context,
+    state: Annotated[
+        str | None, typer.Option("--state", "-s", help="Only those in this state, as in `failed`.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only those of this strategy.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most so many.")] = 20,
+    before: Annotated[
+        str | None, typer.Option(help="Only those older than this operation: the next page.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List operations, newest first."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.states import State
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.errors import SettingsError
+
+        if state is not None and state not in list(State):
+            raise SettingsError(f"'{state}' is not a state.", fix=f"Choose one of: {', '.join(State)}.")
+        records: list[OperationRecord] = []
+        if OperationStore.exists(settings):
+            with OperationStore.open(settings) as store:
+                records = store.list_operations(
+                    state=State(state) if state else None, strategy=strategy, limit=limit, before=before
+                )
+                interrupted = {record.operation_id for record in records if store.is_interrupted(record)}
+    if as_json:
+        from ktrdr.cli.training_view import operation_as_json
+
+        print_json([operation_as_json(record) for record in records])
+        return
+    if not records:
+        err.print("No operations." if state is None and strategy is None else "No such operations.")
+        return
+    now = datetime.now(UTC)
+    listing = table("operation", "state", "strategy", "data", ">progress", "model", ">age")
+    for record in records:
+        listing.add_row(
+            record.operation_id,
+            _state(record, interrupted=record.operation_id in interrupted),
+            record.strategy,
+            f"{record.symbol} {record.timeframe}",
+            _progress(record),
+            record.model or "",
+            ago(record.created_at, now),
+        )
+    out.print(listing)
+    if len(records) == limit:
+        err.print(f"Older ones: ktrdr ops list --before {records[-1].operation_id}", style="dim")
+
+
+@app.command()
+def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = False) -> None:
+    """Show one operation with its whole history: every attempt, every event."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+
+        with OperationStore.open(settings, create=False) as store:
+            record = store.find(operation)
+            history = store.history(record.operation_id)
+            interrupted = store.is_interrupted(record)
+    if as_json:
+        from ktrdr.cli.training_view import operation_as_json
+
+        entries = [
+            {
+                "at": entry.at,
+                "kind": entry.kind.value,
+                "attempt": entry.attempt,
+                "agent_id": entry.agent_id,
+                "message": entry.message,
+            }
+            for entry in history
+        ]
+        print_json({**operation_as_json(record), "interrupted": interrupted, "history": entries})
+        return
+    ended = record.finished_at
+    took = (ended - record.started_at).total_seconds() if ended and record.started_at else None
+    out.print(
+        facts(
+            [
+                ("operation", record.operation_id),
+                ("state", _state(record, interrupted=interrupted)),
+                ("strategy", record.strategy),
+                ("data", f"{record.symbol} {record.timeframe}"),
+                ("seed", record.seed),
+                ("attempt", f"{record.attempt} of at most {record.max_attempts}"),
+                ("agent", f"{record.agent_id} on {record.device}" if record.agent_id else None),
+                ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+                ("took", duration(took) if took is not None else None),
+                ("progress", record.progress.summary() if record.progress and ended is None else None),
+                ("cause", record.cause),
+                ("message", record.message),
+                ("model", record.model),
+            ]
+        ),
+        soft_wrap=True,
+    )
+    if interrupted:
+        err.print(
+            "Nobody runs it now: the next `ktrdr train` or `ktrdr work` goes on with it.", style="yellow"
+        )
+    out.print()
+    listing = table("time (UTC)", ">attempt", "what", "")
+    for entry in history:
+        listing.add_row(f"{entry.at:%H:%M:%S.%f}"[:-3], str(entry.attempt), entry.kind.value, entry.message)
+    out.print(listing)
+
+
+@app.command()
+def watch(context: typer.Context, operation: IdArgument, as_json: JsonOption = False) -> None:
+    """Follow an operation until it ends, whichever process runs it; with --json, one line per change."""
+    import json
+
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.states import State
+        from ktrdr.cli.training_view import TrainingView, operation_as_json, print_outcome
+
+        with TrainingView(quiet=as_json) as view:
+
+            def changed(record: "OperationRecord") -> None:
+                view.listener.on_change(record)
+                if as_json:
+                    out.print(json.dumps(operation_as_json(record)), markup=False, soft_wrap=True)
+
+            record = asyncio.run(_follow(operation, settings, view, changed))
+        if not as_json:
+            print_outcome(record, settings)
+        if record.state is not State.COMPLETED:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def cancel(
+    context: typer.Context,
+    operation: IdArgument,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Kept in the history.")] = "on request",
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel an operation, whichever process runs it; it never registers a model then."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+
+        with OperationStore.open(settings, create=False) as store:
+            before = store.find(operation)
+            record = store.cancel(before.operation_id, reason)
+    if as_json:
+        from ktrdr.cli.training_view import operation_as_json
+
+        print_json(operation_as_json(record))
+    elif before.state.terminal:
+        err.print(f"{record.operation_id} was {record.state} already; nothing to cancel.")
+    else:
+        err.print(f"{record.operation_id} is {record.state}.")
+
+
+async def _follow(
+    operation: str, settings: "Settings", view: "TrainingView", changed: "Callable[[OperationRecord], None]"
+) -> "OperationRecord":
+    from ktrdr.backend.store import OperationStore
+    from ktrdr.backend.watching import Feed
+    from ktrdr.clock import SystemClock
+
+    with OperationStore.open(settings, create=False) as store:
+        record = store.find(operation)
+        view.watching(record)
+        async with Feed(store, SystemClock()) as feed:
+            async for newest in feed.watch(record.operation_id):
+                changed(newest)
+                record = newest
+        return record
+
+
+def _state(record: "OperationRecord", *, interrupted: bool) -> Text:
+    state = Text(record.state.value, style=_STATE_STYLES.get(record.state.value, ""))
+    return state + Text(" (interrupted)", style="yellow") if interrupted else state
+
+
+def _progress(record: "OperationRecord") -> str:
+    if record.state.terminal or record.progress is None:
+        return ""
+    return f"{record.progress.fraction:.0%}"

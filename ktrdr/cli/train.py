@@ -1,0 +1,134 @@
+"""`ktrdr train`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ktrdr.cli.output import (
+    EXIT_CANCELLED,
+    EXIT_FAILED,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    reporting_errors,
+)
+from ktrdr.cli.settings import DataOption, settings_for
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from ktrdr.app import TrainingWish
+    from ktrdr.settings import Settings
+
+
+def train(
+    context: typer.Context,
+    strategy: Annotated[str, typer.Argument(help="Strategy file, or a name from `ktrdr strategies list`.")],
+    data: DataOption = None,
+    start: Annotated[
+        str | None, typer.Option(help="First bar: 2017-01-31 or 2017-01-31T22:00, UTC.", metavar="DATE")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Last bar, likewise; a date includes its day.", metavar="DATE")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change the strategy for this run, as in `--set training.epochs=20`; repeatable.",
+            metavar="PATH=VALUE",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Same seed, same weights. Default: random.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Train in the background; print the operation id.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a strategy and persist the model as a new version.
+
+    Shows steps, epochs and losses as it goes, and at the end how the model compares with honest baselines.
+    Ctrl-C cancels the training. One that was killed is picked up again when the same command is run.
+    """
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context, data=data)
+        from ktrdr.app import TrainingWish
+
+        wish = TrainingWish(
+            strategy,
+            start=start,
+            end=end,
+            overrides=parse_overrides(overrides or []),
+            seed=seed,
+        )
+        if detach:
+            _train_detached(wish, settings, as_json=as_json)
+        else:
+            _train_here(wish, settings, as_json=as_json)
+
+
+def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+    from ktrdr.app import train_embedded
+    from ktrdr.backend.states import State
+    from ktrdr.cli.interrupts import run_until_interrupted
+    from ktrdr.cli.training_view import TrainingView, outcome_as_json, print_outcome
+
+    with TrainingView(quiet=as_json) as view:
+        record = run_until_interrupted(
+            lambda stop: train_embedded(wish, settings, stop=stop, listener=view.listener),
+            on_interrupt=view.interrupted,
+        )
+    if as_json:
+        print_json(outcome_as_json(record, settings))
+    else:
+        print_outcome(record, settings)
+    if record.state is State.CANCELLED:
+        raise typer.Exit(EXIT_CANCELLED)
+    if record.state is not State.COMPLETED:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _train_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+    import asyncio
+
+    from ktrdr.app import submit_for_later
+    from ktrdr.cli.work import start_worker
+
+    record = asyncio.run(submit_for_later(wish, settings))
+    log = start_worker(settings)
+    if as_json:
+        print_json({"operation_id": record.operation_id, "state": record.state, "log": log})
+        return
+    out.print(record.operation_id)
+    err.print(f"Trains in the background (log: {log}). Follow it: ktrdr ops watch {record.operation_id}")
+
+
+def parse_overrides(texts: list[str]) -> "dict[str, JsonValue]":
+    """Return dotted path → value of ``path=value`` texts; a value is read as YAML, so ``5`` is a number.
+
+    Raises:
+        StrategyError: there is no ``=``, or the value is not YAML.
+    """
+    import yaml
+
+    from ktrdr.errors import Problem, StrategyError
+
+    values: dict[str, JsonValue] = {}
+    problems = []
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            problems.append(Problem(path="", message=f"'{text}' is not PATH=VALUE, as in training.epochs=20"))
+            continue
+        try:
+            values[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            problems.append(
+                Problem(path=path, message=f"'{value}' is not a YAML value; quote it if it is text")
+            )
+    if problems:
+        raise StrategyError("--set", problems)
+    return values
