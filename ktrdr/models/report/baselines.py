@@ -1,0 +1,43 @@
+"""What each baseline says of the test rows, as far as the rows tell."""
+
+import numpy as np
+
+from ktrdr.models.metadata import ModelMetadata
+from ktrdr.models.report.rows import ClassifiedRows, Floats, Integers, RegressedRows, Rows
+
+_TITLES = {
+    "majority_class": "majority class",
+    "last_return_sign": "last return's sign",
+    "training_mean": "training mean",
+}
+
+
+def baseline_title(name: str) -> str:
+    """Return a baseline's name as people say it."""
+    return _TITLES.get(name) or name.replace("_", " ")
+
+
+def class_guess(baseline: str, rows: ClassifiedRows, metadata: ModelMetadata) -> Integers | None:
+    """Return the class that a baseline says of each test row; None if that is not known."""
+    classes = metadata.classes
+    if baseline == "majority_class":
+        counts = np.bincount(rows.label[rows.parts == 0], minlength=len(classes))
+        return np.full(rows.tested, counts.argmax())
+    if baseline == "last_return_sign" and {"BUY", "HOLD", "SELL"} <= set(classes):
+        by_sign = np.array([classes.index(name) for name in ("SELL", "HOLD", "BUY")])
+        guess: Integers = by_sign[_last_signs(rows).astype(np.int64) + 1]
+        return guess
+    return None
+
+
+def value_guess(baseline: str, rows: RegressedRows) -> Floats | None:
+    """Return the value that a baseline says of each test row, or only its sign; None if that is not known."""
+    if baseline == "training_mean":
+        return np.full(rows.tested, rows.label[rows.parts == 0].mean())
+    return _last_signs(rows) if baseline == "last_return_sign" else None
+
+
+def _last_signs(rows: Rows) -> Floats:
+    # Since the row before, which is the bar before except where rows were left out.
+    signs: Floats = np.sign(np.diff(rows.close, prepend=rows.close[:1])[rows.test])
+    return signs

@@ -1,0 +1,1 @@
+"""The charts of a report; each function returns figures and knows nothing of the page."""
