@@ -42,17 +42,18 @@ class Instances:
 
     def is_alive(self, instance: str) -> bool:
         """Return whether a process holds the lock of that instance."""
-        with _if_free(self._path(instance)) as free:
-            return not free
+        # Shared: two processes that ask at the same moment must not take each other for the holder.
+        with _locked(self._path(instance), fcntl.LOCK_SH) as free:
+            return free is False
 
     def remove_stale(self) -> list[str]:
         """Delete the lock files of dead instances; return which they were."""
         removed = []
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
-            # Removed while it is locked: an instance that is just starting waits, and then makes a new file.
-            with _if_free(path) as free:
+            # Removed while locked: an instance that is just starting waits, and then makes a new file.
+            with _locked(path, fcntl.LOCK_EX) as free:
                 if free:
-                    path.unlink(missing_ok=True)
+                    path.unlink()
                     removed.append(path.name.removesuffix(_SUFFIX))
         return removed
 
@@ -93,21 +94,20 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 @contextmanager
-def _if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock of a dead instance; False if the instance is alive, True also if there is no file."""
+def _locked(path: Path, mode: int) -> Iterator[bool | None]:
+    """Hold a lock file for the length of the block, if nobody else does; None if there is no file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        yield True
+        yield None
         return
     try:
-        # Shared: two processes that ask at the same moment must not take each other for the holder.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        yield False
-        return
-    try:
-        yield True
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            # What was locked may have been removed, and be another file by now.
+            yield True if _is_at(path, descriptor) else None
     finally:
         os.close(descriptor)

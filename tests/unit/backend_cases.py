@@ -1,0 +1,391 @@
+"""A backend with real bus, database and disk around it, and an agent that follows a script."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ktrdr.backend.records import OperationRecord, SubmitTraining
+from ktrdr.backend.service import Backend
+from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
+from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.bus.port import Bus
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.bus.topology import agent_topology, control_queue, lane_queue, shared_topology
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.events import (
+    AgentPresence,
+    BlobRef,
+    CancelRequested,
+    Codec,
+    DatasetRef,
+    Event,
+    FailureCause,
+    InlineModel,
+    ModelDiscarded,
+    ModelManifest,
+    ModelPersisted,
+    ModelReady,
+    RunningAttempt,
+    StrategyDocument,
+    TrainingAccepted,
+    TrainingCancelled,
+    TrainingFailed,
+    TrainingProgress,
+    TrainingRequested,
+    decode,
+)
+from ktrdr.events.compression import compress
+from ktrdr.ids import RandomIds
+from ktrdr.models.bundle import BUNDLE_FILES, digests, pack
+from ktrdr.settings import Settings
+from tests.contract.virtual_clock import VirtualClock
+
+T = TypeVar("T")
+
+STRATEGY_YAML = "name: momentum\n"
+PATIENCE_S = 20.0
+
+
+def settings_in(directory: Path, **overrides: Any) -> Settings:
+    """Settings of an installation in a directory."""
+    values = {"retry_backoff_s": 1.0, "lease_s": 30.0, **overrides}
+    return Settings(home=directory / "home", models_dir=directory / "models", **values)
+
+
+def wish(**overrides: Any) -> SubmitTraining:
+    """A training that a client may ask for."""
+    digest = hashlib.sha256(STRATEGY_YAML.encode()).hexdigest()
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    bars = DatasetRef(
+        symbol="EURUSD",
+        timeframe="1h",
+        blob=BlobRef(uri=f"blob:{'0' * 64}", sha256="0" * 64, size=1),
+        rows=1,
+        start=moment,
+        end=moment,
+    )
+    values: dict[str, Any] = {
+        "strategy": StrategyDocument(name="momentum", yaml=STRATEGY_YAML, sha256=digest),
+        "symbol": "EURUSD",
+        "timeframe": "1h",
+        "datasets": (bars,),
+        "seed": 7,
+    }
+    return SubmitTraining(**{**values, **overrides})
+
+
+def model_files(content: bytes = b"weights") -> dict[str, bytes]:
+    """Files of a bundle; what is in them is no matter of the backend's."""
+    return {name: content + name.encode() for name in BUNDLE_FILES}
+
+
+def result(
+    request: TrainingRequested, files: Mapping[str, bytes] | None = None, **manifest: Any
+) -> tuple[ModelManifest, bytes]:
+    """The manifest and the packed bundle that answer a request."""
+    files = files or model_files()
+    bundle = pack(files)
+    found = digests(files)
+    values: dict[str, Any] = {
+        "strategy": request.strategy.name,
+        "symbol": "EURUSD",
+        "timeframe": "1h",
+        "output_format": "classification",
+        "features": ("rsi_14",),
+        "classes": ("SELL", "HOLD", "BUY"),
+        "metrics": {"accuracy": 0.5, "baseline_majority_class_accuracy": 0.4},
+        "epochs_trained": 3,
+        "best_epoch": 2,
+        "train_rows": 70,
+        "validation_rows": 15,
+        "test_rows": 15,
+        "parameters": 10,
+        "strategy_sha256": request.strategy.sha256,
+        "weights_sha256": found["model.safetensors"].sha256,
+        "bundle_sha256": hashlib.sha256(bundle).hexdigest(),
+        "bundle_size": len(bundle),
+        "files": found,
+        "seed": request.seed,
+        "device": "cpu",
+    }
+    return ModelManifest(**{**values, **manifest}), bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An attempt in the hands of an agent."""
+
+    request: TrainingRequested
+    claim_id: str
+    agent_id: str
+
+    @property
+    def token(self) -> dict[str, Any]:
+        """The fencing token."""
+        return {
+            "operation_id": self.request.operation_id,
+            "attempt": self.request.attempt,
+            "claim_id": self.claim_id,
+            "agent_id": self.agent_id,
+        }
+
+    @property
+    def running(self) -> RunningAttempt:
+        """How presence lists it."""
+        return RunningAttempt(
+            operation_id=self.request.operation_id, attempt=self.request.attempt, claim_id=self.claim_id
+        )
+
+
+class ScriptedAgent:
+    """Speaks the events of an agent, when the test says so; does nothing by itself."""
+
+    def __init__(self, broker: MemoryBroker, clock: Clock, agent_id: str = "agent-1") -> None:
+        self.agent_id = agent_id
+        self.told: list[Event] = []
+        """What the backend has said to it, oldest first."""
+        self._ids = RandomIds()
+        self._bus = MemoryBus(broker)
+        self._publisher = EventPublisher(
+            self._bus, sender=agent_id, ids=self._ids, clock=clock, timeout_s=1.0
+        )
+        self._requests: asyncio.Queue[TrainingRequested] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self._bus.declare(shared_topology())
+        await self._bus.declare(agent_topology(self.agent_id))
+        for queue, take in (
+            (lane_queue("any"), self._requests.put_nowait),
+            (control_queue(self.agent_id), self.told.append),
+        ):
+            consumer = await self._bus.consume(queue, prefetch=100, consumer_tag=self.agent_id)
+            self._tasks.append(asyncio.create_task(self._read(consumer, take)))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._bus.close()
+
+    async def _read(self, consumer: Any, take: Callable[[Any], None]) -> None:
+        async for delivery in consumer:
+            take(decode(delivery.message).event)
+            await delivery.ack()
+
+    async def request(self) -> TrainingRequested:
+        """The next request."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._requests.get()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests nobody has looked at."""
+        return self._requests.qsize()
+
+    async def say(self, event: Event, event_id: str | None = None) -> str:
+        return await self._publisher.publish(event, event_id=event_id)
+
+    async def take(self, *, lease_s: float = 30.0) -> Run:
+        """Take the next request and accept it."""
+        run = self.claim(await self.request())
+        await self.accept(run, lease_s=lease_s)
+        return run
+
+    def claim(self, request: TrainingRequested) -> Run:
+        return Run(request, f"claim-{self._ids.token()}", self.agent_id)
+
+    async def accept(self, run: Run, *, lease_s: float = 30.0, event_id: str | None = None) -> str:
+        accepted = TrainingAccepted(**run.token, slot=1, device="cpu", lease_s=lease_s)
+        return await self.say(accepted, event_id)
+
+    async def progress(self, run: Run, sequence: int, **fields: Any) -> None:
+        values = {"stage": "Training", "stage_number": 6, "stages": 8, "fraction": 0.5, **fields}
+        await self.say(TrainingProgress(**run.token, sequence=sequence, **values))
+
+    async def fail(self, run: Run, cause: FailureCause = FailureCause.RUNNER_CRASHED, **fields: Any) -> str:
+        event_id = fields.pop("event_id", None)
+        return await self.say(
+            TrainingFailed(**run.token, cause=cause, message="it broke", **fields), event_id
+        )
+
+    async def cancelled(self, run: Run) -> None:
+        await self.say(TrainingCancelled(**run.token, epoch=3))
+
+    async def finish(self, run: Run, **manifest: Any) -> ModelReady:
+        """Send the model."""
+        event = self.model(run, **manifest)
+        await self.say(event)
+        return event
+
+    def model(self, run: Run, files: Mapping[str, bytes] | None = None, **manifest: Any) -> ModelReady:
+        made, bundle = result(run.request, files, **manifest)
+        return ModelReady(
+            **run.token, manifest=made, inline=InlineModel(codec=Codec.ZSTD, data=compress(bundle))
+        )
+
+    async def present(self, *runs: Run) -> None:
+        await self.say(
+            AgentPresence(
+                agent_id=self.agent_id,
+                state="ready",
+                device="cpu",
+                lanes=("any",),
+                slots_total=1,
+                slots_busy=len(runs),
+                running=tuple(run.running for run in runs),
+            )
+        )
+
+    def stops(self) -> list[CancelRequested]:
+        return [event for event in self.told if isinstance(event, CancelRequested)]
+
+    def persisted(self) -> list[ModelPersisted]:
+        return [event for event in self.told if isinstance(event, ModelPersisted)]
+
+    def discarded(self) -> list[ModelDiscarded]:
+        return [event for event in self.told if isinstance(event, ModelDiscarded)]
+
+
+async def inline(function: Callable[[], T]) -> T:
+    """Run what blocks in the event loop: for a world in which time stands still meanwhile."""
+    return function()
+
+
+@dataclass
+class World:
+    """One process: backend, agent, bus; its time passes in `pass_time` only."""
+
+    directory: Path
+    settings: Settings
+    clock: VirtualClock
+    broker: MemoryBroker
+    store: OperationStore
+    backend: Backend
+    agent: ScriptedAgent
+    others: list[ScriptedAgent] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        directory: Path,
+        *,
+        clock: VirtualClock | None = None,
+        wrap: Callable[[Bus], Bus] = lambda bus: bus,
+        backend: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> "World":
+        chosen = settings_in(directory, **settings)
+        clock = clock or VirtualClock()
+        broker = MemoryBroker(clock)
+        store = OperationStore.open(chosen, clock=clock)
+        return cls(
+            directory,
+            chosen,
+            clock,
+            broker,
+            store,
+            Backend(
+                chosen,
+                bus=wrap(MemoryBus(broker)),
+                store=store,
+                blobs=DirectoryBlobStore(chosen.blobs_dir),
+                clock=clock,
+                ids=RandomIds(),
+                offload=inline,
+                **(backend or {}),
+            ),
+            ScriptedAgent(broker, clock),
+        )
+
+    async def start(self) -> None:
+        await self.agent.start()
+        await self.backend.start()
+
+    async def stop(self) -> None:
+        stopping = asyncio.create_task(self.backend.stop())
+        while not stopping.done():
+            await self.clock.advance(0.1)
+        await stopping
+        for agent in (self.agent, *self.others):
+            await agent.stop()
+        self.store.close()
+
+    async def pass_time(self, seconds: float = 0.3) -> None:
+        """Let everything happen that is due within so many seconds."""
+        await self.clock.advance(seconds)
+
+    async def other_agent(self, agent_id: str = "agent-2") -> ScriptedAgent:
+        agent = ScriptedAgent(self.broker, self.clock, agent_id)
+        await agent.start()
+        self.others.append(agent)
+        return agent
+
+    async def submit(self, **overrides: Any) -> str:
+        submission = await self.backend.submit(wish(**overrides))
+        await self.pass_time()
+        return submission.operation.operation_id
+
+    async def running(self, **overrides: Any) -> Run:
+        """Submit a training and have the agent accept it."""
+        await self.submit(**overrides)
+        run = await self.agent.take()
+        await self.pass_time()
+        assert self.get(run).state is State.RUNNING
+        return run
+
+    def get(self, run: Run | str) -> OperationRecord:
+        return self.store.get(run if isinstance(run, str) else run.request.operation_id)
+
+    def story(self, run: Run | str) -> list[str]:
+        operation_id = run if isinstance(run, str) else run.request.operation_id
+        return [str(entry.kind) for entry in self.store.history(operation_id)]
+
+
+@asynccontextmanager
+async def started(directory: Path, **options: Any) -> AsyncIterator[World]:
+    """A world at work."""
+    world = World.make(directory, **options)
+    await world.start()
+    try:
+        yield world
+    finally:
+        await world.stop()
+
+
+async def eventually(
+    check: Callable[[], T | None] | Callable[[], Awaitable[T | None]], what: str, within_s: float = PATIENCE_S
+) -> T:
+    """Return the first true value of a check, which is repeated in real time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        value = check()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not happen within {within_s} s"
+        await asyncio.sleep(0.01)
+
+
+def real_backend(
+    settings: Settings, broker: MemoryBroker, **overrides: Any
+) -> tuple[Backend, OperationStore]:
+    """A backend in real time, with real threads."""
+    store = OperationStore.open(settings)
+    values: dict[str, Any] = {
+        "bus": MemoryBus(broker),
+        "store": store,
+        "blobs": DirectoryBlobStore(settings.blobs_dir),
+        "clock": SystemClock(),
+        "ids": RandomIds(),
+    }
+    return Backend(settings, **{**values, **overrides}), store
