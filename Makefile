@@ -28,6 +28,7 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m ktrdr.events.schemas --check schemas
+	@$(BIN)/python -m ktrdr.bus.asyncapi --check schemas
 
 .PHONY: fix
 fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
@@ -37,6 +38,7 @@ fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
 .PHONY: schemas
 schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
 	@$(BIN)/python -m ktrdr.events.schemas schemas
+	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## Measure, each figure as a ratio against a baseline of the same run

@@ -100,13 +100,16 @@ def decode(message: Message) -> Envelope:
         raise OversizedError(f"A body of {len(message.body):,} bytes is over {MAX_BODY_BYTES:,}.")
     event_type = _event_type(message.type)
     if message.content_type != CONTENT_TYPE:
-        raise UndecodableError(f"The content type is '{message.content_type}', not '{CONTENT_TYPE}'.")
+        found = header_text(message.content_type)
+        raise UndecodableError(f"The content type is '{found}', not '{CONTENT_TYPE}'.")
     if message.content_encoding == "zstd":
         content = decompress(message.body, limit=MAX_CONTENT_BYTES)
     elif message.content_encoding is None:
         content = message.body
     else:
-        raise UndecodableError(f"The content encoding '{message.content_encoding}' is not known.")
+        raise UndecodableError(
+            f"The content encoding '{header_text(message.content_encoding)}' is not known."
+        )
     fields = _unpack(content)
     try:
         event = event_type.model_validate(fields)
