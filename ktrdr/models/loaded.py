@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -103,17 +104,16 @@ def load_model(path: Path | str) -> LoadedModel:
     directory = Path(path)
     metadata = _read_metadata(directory)
     strategy = _read_strategy(directory, metadata)
-    outputs = len(metadata.classes) or 1
-    module = strategy.network.build(len(metadata.resolved_features), outputs)
     weights = _read(directory, WEIGHTS_FILE)
     _require_hash(directory, WEIGHTS_FILE, weights, metadata.weights_sha256)
+    # Without memory, because it gets all its weights here: nothing is drawn from torch's generator.
+    with torch.device("meta"):
+        module = strategy.network.build(len(metadata.resolved_features), len(metadata.classes) or 1)
     try:
-        module.load_state_dict(load_tensors(weights))
+        module.load_state_dict(load_tensors(weights), assign=True)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise _corrupt(
-            directory, WEIGHTS_FILE, f"does not hold the weights of this network: {error}"
-        ) from error
-    return LoadedModel(metadata, strategy, module.eval())
+        raise _corrupt(directory, WEIGHTS_FILE, f"has not the weights of this network: {error}") from error
+    return LoadedModel(metadata, strategy, module)
 
 
 def _check(table: object, timeframe: str) -> Bars:
