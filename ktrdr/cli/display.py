@@ -97,9 +97,12 @@ class LiveDisplay:
         self._started = monotonic()
         self._live = Live(console=console, refresh_per_second=10, transient=True, get_renderable=self._render)
         self._latest: TrainingProgress | None = None
+        self._last_epoch: TrainingProgress | None = None
 
     def progress(self, progress: TrainingProgress) -> None:
         """Move finished steps up and redraw."""
+        if progress.epoch:
+            self._last_epoch = progress
         for step in self._steps.reached(progress):
             if self._running is not None:
                 self._print_done(self._running)
@@ -112,8 +115,8 @@ class LiveDisplay:
 
     def _print_done(self, stage: Stage) -> None:
         line = Text("✓ ", style="green") + Text(stage.step, style="default")
-        if stage is Stage.TRAIN and self._latest is not None:
-            line.append(f"  {_epoch_line(self._latest, with_eta=False)}", style="dim")
+        if stage is Stage.TRAIN and self._last_epoch is not None:
+            line.append(f"  {_epoch_line(self._last_epoch, with_eta=False)}", style="dim")
         self._console.print(line, soft_wrap=True)
 
     def _render(self) -> Group:
@@ -127,7 +130,8 @@ class LiveDisplay:
             Text(f"{self._latest.fraction:4.0%}"),
         )
         if self._latest.epochs and self._running is Stage.TRAIN:
-            return Group(line, Text(f"  {_epoch_line(self._latest)}", style="dim"))
+            epochs = Text(f"  {_epoch_line(self._latest)}", style="dim", no_wrap=True, overflow="ellipsis")
+            return Group(line, epochs)
         return Group(line)
 
     def __enter__(self) -> Self:
@@ -166,12 +170,16 @@ class _Steps:
 
 
 def _epoch_line(progress: TrainingProgress, *, with_eta: bool = True) -> str:
+    metrics = progress.metrics
     parts = [f"epoch {progress.epoch}/{progress.epochs}"]
-    for name, value in progress.metrics.items():
-        if name.endswith("loss"):
-            parts.append(f"{name} {value:.4f}")
-        elif name.endswith("accuracy"):
-            parts.append(f"{name} {value:.1%}")
+    if (loss := metrics.get("train_loss")) is not None:
+        parts.append(f"loss {loss:.4f}" + _validation(metrics.get("val_loss"), ".4f"))
+    if (accuracy := metrics.get("train_accuracy")) is not None:
+        parts.append(f"accuracy {accuracy:.1%}" + _validation(metrics.get("val_accuracy"), ".1%"))
     if with_eta and progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left at most")
+        parts.append(f"{duration(progress.eta_s)} left")
     return " · ".join(parts)
+
+
+def _validation(value: float | None, form: str) -> str:
+    return "" if value is None else f" (val {value:{form}})"
