@@ -7,14 +7,20 @@ from ktrdr.models.report.rows import ClassifiedRows, Floats, Integers, Regressed
 
 _TITLES = {
     "majority_class": "majority class",
-    "last_return_sign": "last return's sign",
     "training_mean": "training mean",
+    "last_return_sign": "last return's sign",
 }
 
 
 def baseline_title(name: str) -> str:
     """Return a baseline's name as people say it."""
     return _TITLES.get(name) or name.replace("_", " ")
+
+
+def baseline_names(metadata: ModelMetadata) -> list[str]:
+    """Return the baselines, the simplest first; JSON has them by the alphabet."""
+    usual = list(_TITLES)
+    return sorted(metadata.baselines, key=lambda name: usual.index(name) if name in usual else len(usual))
 
 
 def class_guess(baseline: str, rows: ClassifiedRows, metadata: ModelMetadata) -> Integers | None:
@@ -25,19 +31,20 @@ def class_guess(baseline: str, rows: ClassifiedRows, metadata: ModelMetadata) ->
         return np.full(rows.tested, counts.argmax())
     if baseline == "last_return_sign" and {"BUY", "HOLD", "SELL"} <= set(classes):
         by_sign = np.array([classes.index(name) for name in ("SELL", "HOLD", "BUY")])
-        guess: Integers = by_sign[_last_signs(rows).astype(np.int64) + 1]
+        guess: Integers = by_sign[np.sign(_last_returns(rows)).astype(np.int64) + 1]
         return guess
     return None
 
 
 def value_guess(baseline: str, rows: RegressedRows) -> Floats | None:
-    """Return the value that a baseline says of each test row, or only its sign; None if that is not known."""
+    """Return the value that a baseline says of each test row; None if that is not known."""
     if baseline == "training_mean":
         return np.full(rows.tested, rows.label[rows.parts == 0].mean())
-    return _last_signs(rows) if baseline == "last_return_sign" else None
+    return _last_returns(rows) if baseline == "last_return_sign" else None
 
 
-def _last_signs(rows: Rows) -> Floats:
+def _last_returns(rows: Rows) -> Floats:
     # Since the row before, which is the bar before except where rows were left out.
-    signs: Floats = np.sign(np.diff(rows.close, prepend=rows.close[:1])[rows.test])
-    return signs
+    before = np.concatenate([rows.close[:1], rows.close[:-1]])
+    returns: Floats = (rows.close / before - 1)[rows.test]
+    return returns

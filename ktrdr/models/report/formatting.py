@@ -1,7 +1,7 @@
 """Numbers, times and sizes as people read them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +19,8 @@ class Measure:
     share: bool = False
     """Whether it is a share, written in per cent."""
     higher_is_better: bool = True
+    chosen: bool = False
+    """Whether it is a setting rather than a measurement, so that trailing zeros would mean nothing."""
 
 
 _MEASURES: Mapping[str, Measure] = {
@@ -35,6 +37,7 @@ _MEASURES: Mapping[str, Measure] = {
     "val_loss": Measure("Validation loss", higher_is_better=False),
     "train_accuracy": Measure("Training accuracy", share=True),
     "val_accuracy": Measure("Validation accuracy", share=True),
+    "learning_rate": Measure("Learning rate", chosen=True),
 }
 
 
@@ -44,11 +47,18 @@ def measure(name: str) -> Measure:
     return _MEASURES.get(name) or Measure(plain[:1].upper() + plain[1:], higher_is_better="loss" not in name)
 
 
+def in_usual_order(names: Iterable[str]) -> list[str]:
+    """Return names of metrics with the best known first; the others follow as they come."""
+    usual = list(_MEASURES)
+    return sorted(names, key=lambda name: usual.index(name) if name in usual else len(usual))
+
+
 def metric(value: float | None, name: str) -> str:
     """Return a metric's value."""
     if value is None:
         return MISSING
-    return percent(value) if measure(name).share else number(value)
+    kind = measure(name)
+    return percent(value) if kind.share else plain(value) if kind.chosen else number(value)
 
 
 def number(value: float | None, digits: int = 4) -> str:

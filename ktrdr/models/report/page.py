@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ktrdr.events.references import FileDigest
 from ktrdr.models.bundle import digests
 from ktrdr.models.metadata import ModelMetadata, SplitPart
+from ktrdr.models.report.baselines import baseline_names
 from ktrdr.models.report.charts.calibration import calibration_figures
 from ktrdr.models.report.charts.history import history_figures
 from ktrdr.models.report.charts.memberships import membership_figures
@@ -18,7 +19,7 @@ from ktrdr.models.report.charts.regression import regression_figures
 from ktrdr.models.report.charts.timeline import timeline_figure
 from ktrdr.models.report.context import ReportContext
 from ktrdr.models.report.figure import Figure, to_script_json
-from ktrdr.models.report.formatting import measure, metric
+from ktrdr.models.report.formatting import in_usual_order, measure, metric
 from ktrdr.models.report.palette import class_roles
 from ktrdr.models.report.rows import PARTS, ClassifiedRows, Rows
 from ktrdr.models.report.verdict import Verdict, judge
@@ -84,10 +85,12 @@ class Page:
 
     sections: tuple[tuple[str, str], ...]
     verdict: Verdict
+    baselines: tuple[str, ...]
     metric_rows: tuple[MetricRow, ...]
     timeline: Figure
     answers: tuple[Figure, ...]
     history: tuple[Figure, ...]
+    training_metrics: tuple[tuple[str, str], ...]
     memberships: tuple[Figure, ...]
     roles: Mapping[str, str]
     """Class → role of its colour."""
@@ -125,9 +128,11 @@ def make_page(
     return Page(
         sections=tuple({**SECTIONS, "answers": "Classes" if classified else "Errors"}.items()),
         verdict=judge(rows, metadata),
+        baselines=tuple(baseline_names(metadata)),
         metric_rows=_metric_rows(metadata),
         timeline=timeline,
         answers=answers,
+        training_metrics=_training_metrics(metadata),
         history=history_figures(metadata),
         memberships=membership_figures(metadata),
         roles=dict(zip(metadata.classes, class_roles(metadata.classes), strict=True)),
@@ -151,15 +156,24 @@ def _parts(metadata: ModelMetadata) -> Mapping[str, SplitPart]:
 
 
 def _metric_rows(metadata: ModelMetadata) -> tuple[MetricRow, ...]:
-    contenders = [metadata.test_metrics, *metadata.baselines.values()]
+    contenders = [metadata.test_metrics, *(metadata.baselines[name] for name in baseline_names(metadata))]
     lines = []
-    for name in dict.fromkeys(key for metrics in contenders for key in metrics):
+    for name in in_usual_order(dict.fromkeys(key for metrics in contenders for key in metrics)):
         values = [metrics.get(name) for metrics in contenders]
         known = [value for value in values if value is not None]
         best = max(known) if measure(name).higher_is_better else min(known)
         cells = (MetricCell(metric(value, name), len(known) > 1 and value == best) for value in values)
         lines.append(MetricRow(measure(name).title, tuple(cells)))
     return tuple(lines)
+
+
+def _training_metrics(metadata: ModelMetadata) -> tuple[tuple[str, str], ...]:
+    values = metadata.training_metrics
+    accuracy = "sign accuracy" if metadata.output_type == "regression" else "accuracy"
+    return tuple(
+        (measure(name).title.replace("accuracy", accuracy), metric(values[name], name))
+        for name in in_usual_order(values)
+    )
 
 
 def _class_shares(rows: Rows, classes: int) -> tuple[ClassShares, ...]:

@@ -86,6 +86,7 @@ def _environment() -> Environment:
         "count": formatting.count,
         "date_time": formatting.date_time,
         "duration": formatting.duration,
+        "in_usual_order": formatting.in_usual_order,
         "metric": formatting.metric,
         "metric_title": lambda name: formatting.measure(name).title,
         "number": formatting.number,

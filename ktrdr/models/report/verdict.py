@@ -1,6 +1,5 @@
 """Whether the model beats the baselines on the test part, and how sure that is."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import overload
@@ -8,7 +7,7 @@ from typing import overload
 import numpy as np
 
 from ktrdr.models.metadata import ModelMetadata
-from ktrdr.models.report.baselines import baseline_title, class_guess, value_guess
+from ktrdr.models.report.baselines import baseline_names, baseline_title, class_guess, value_guess
 from ktrdr.models.report.bootstrap import BlockBootstrap, block_rows
 from ktrdr.models.report.formatting import count, english_list, measure, percent, points
 from ktrdr.models.report.rows import ClassifiedRows, Floats, Integers, RegressedRows, Rows
@@ -72,6 +71,8 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     method: str
     """How the intervals were found."""
+    caveat: str
+    """What the figures do not mean; empty for most labels."""
 
 
 def judge(rows: Rows, metadata: ModelMetadata) -> Verdict:
@@ -80,24 +81,39 @@ def judge(rows: Rows, metadata: ModelMetadata) -> Verdict:
     bootstrap = BlockBootstrap.draw(rows.tested, length, metadata.seed)
     comparisons = tuple(
         comparison
-        for name, metrics in metadata.baselines.items()
-        if (comparison := _compare(name, metrics, rows, metadata, bootstrap)) is not None
+        for metric in (("accuracy",) if isinstance(rows, ClassifiedRows) else ("mse", "sign_accuracy"))
+        for baseline in baseline_names(metadata)
+        if (comparison := _compare(baseline, metric, rows, metadata, bootstrap)) is not None
     )
     outcome = _outcome(comparisons)
     return Verdict(
         outcome=outcome,
-        headline=_HEADLINES[outcome] if comparisons else "There is nothing to compare it with",
+        headline=_headline(comparisons, outcome),
         sentence=_sentence(comparisons, rows),
         comparisons=comparisons,
         method=_method(comparisons, bootstrap),
+        caveat=_CAVEATS.get(metadata.label_source, ""),
     )
 
 
-_HEADLINES = {
-    Outcome.BEATS: "Beats the baselines",
-    Outcome.UNCLEAR: "Ahead of the baselines, but within the noise",
-    Outcome.BEHIND: "Does not beat the baselines",
+_CAVEATS = {
+    "zigzag": (
+        "A zigzag label says in which swing a bar lies. Much of the swing is over by then, so that part of the "
+        "answer is in the past: being right here is not yet foresight."
+    ),
 }
+_FEW_BLOCKS = 20
+
+
+def _headline(comparisons: tuple[Comparison, ...], outcome: Outcome) -> str:
+    if not comparisons:
+        return "There is nothing to compare it with"
+    if outcome is Outcome.BEATS:
+        return "Beats the baselines"
+    if outcome is Outcome.UNCLEAR:
+        return "Ahead of the baselines, but within the noise"
+    ahead_of_one = any(comparison.difference > 0 for comparison in comparisons)
+    return "Does not beat every baseline" if ahead_of_one else "Does not beat the baselines"
 
 
 def _outcome(comparisons: tuple[Comparison, ...]) -> Outcome:
@@ -107,41 +123,35 @@ def _outcome(comparisons: tuple[Comparison, ...]) -> Outcome:
 
 
 def _compare(
-    baseline: str,
-    metrics: Mapping[str, float],
-    rows: Rows,
-    metadata: ModelMetadata,
-    bootstrap: BlockBootstrap,
+    baseline: str, metric: str, rows: Rows, metadata: ModelMetadata, bootstrap: BlockBootstrap
 ) -> Comparison | None:
+    recorded = metadata.baselines[baseline].get(metric)
+    own = metadata.test_metrics.get(metric)
+    if recorded is None or own is None:
+        return None
     if isinstance(rows, ClassifiedRows):
-        name = "accuracy"
         model = _hits(rows, rows.prediction[rows.test])
         guess = class_guess(baseline, rows, metadata)
         reference = None if guess is None else _hits(rows, guess)
     else:
-        name = "sign_accuracy" if baseline == "last_return_sign" else "mse"
-        model = _value_scores(name, rows, rows.prediction[rows.test])
+        model = _value_scores(metric, rows, rows.prediction[rows.test])
         value = value_guess(baseline, rows)
-        reference = None if value is None else _value_scores(name, rows, value)
-    recorded = metrics.get(name)
-    own = metadata.test_metrics.get(name)
-    if recorded is None or own is None:
-        return None
-    if reference is not None and abs(_gain(name, float(np.mean(reference)), recorded)) > _SAME_ROWS:
+        reference = None if value is None else _value_scores(metric, rows, value)
+    if reference is not None and abs(_gain(metric, float(np.mean(reference)), recorded)) > _SAME_ROWS:
         reference = None
     paired = reference is not None
     drawn = bootstrap.means(reference) if reference is not None else np.full(len(bootstrap.starts), recorded)
-    low, high = np.quantile(_gain(name, bootstrap.means(model), drawn), [0.025, 0.975])
-    gain = _gain(name, own, recorded)
-    return Comparison(baseline, name, own, recorded, gain, float(low), float(high), paired)
+    low, high = np.quantile(_gain(metric, bootstrap.means(model), drawn), [0.025, 0.975])
+    gain = _gain(metric, own, recorded)
+    return Comparison(baseline, metric, own, recorded, gain, float(low), float(high), paired)
 
 
 @overload
-def _gain(name: str, model: float, reference: float) -> float: ...
+def _gain(metric: str, model: float, reference: float) -> float: ...
 @overload
-def _gain(name: str, model: Floats, reference: Floats) -> Floats: ...
-def _gain(name: str, model: Floats | float, reference: Floats | float) -> Floats | float:
-    if measure(name).higher_is_better:
+def _gain(metric: str, model: Floats, reference: Floats) -> Floats: ...
+def _gain(metric: str, model: Floats | float, reference: Floats | float) -> Floats | float:
+    if measure(metric).higher_is_better:
         return model - reference
     return 1 - model / np.maximum(reference, np.finfo(np.float64).tiny)
 
@@ -150,9 +160,9 @@ def _hits(rows: ClassifiedRows, guess: Integers) -> Floats:
     return np.asarray(rows.label[rows.test] == guess, dtype=np.float64)
 
 
-def _value_scores(name: str, rows: RegressedRows, guess: Floats) -> Floats:
+def _value_scores(metric: str, rows: RegressedRows, guess: Floats) -> Floats:
     actual = rows.label[rows.test]
-    if name == "sign_accuracy":
+    if metric == "sign_accuracy":
         return np.asarray(np.sign(actual) == np.sign(guess), dtype=np.float64)
     return np.asarray((actual - guess) ** 2)
 
@@ -161,20 +171,24 @@ def _sentence(comparisons: tuple[Comparison, ...], rows: Rows) -> str:
     tested = count(rows.tested)
     if not comparisons:
         return f"The metadata names no baseline for the {tested} test rows."
+    hardest = [
+        min((c for c in comparisons if c.metric == metric), key=lambda comparison: comparison.difference)
+        for metric in dict.fromkeys(comparison.metric for comparison in comparisons)
+    ]
     if isinstance(rows, ClassifiedRows):
-        hardest = min(comparisons, key=lambda comparison: comparison.difference)
+        (accuracy,) = hardest
         return (
-            f"The model is right in {percent(hardest.model_value)} of the {tested} test rows, "
-            f"{_frequency(hardest)}, its strongest baseline {_interval(hardest)}."
+            f"The model is right in {percent(accuracy.model_value)} of the {tested} test rows, "
+            f"{_frequency(accuracy)}, its strongest baseline {_interval(accuracy)}."
         )
     clauses = [
-        f"the squared error is {_unsigned(comparison)} {_higher_or_lower(comparison)} {_interval(comparison)}"
+        f"the squared error is {_unsigned(comparison)} {_lower_or_higher(comparison)} {_interval(comparison)}"
         if comparison.relative
         else f"the sign is right in {percent(comparison.model_value)}, {_frequency(comparison)} "
         f"{_interval(comparison)}"
-        for comparison in comparisons
+        for comparison in hardest
     ]
-    return f"On the {tested} test rows {'; '.join(clauses)}."
+    return f"Against the strongest baselines on the {tested} test rows: {'; '.join(clauses)}."
 
 
 def _frequency(comparison: Comparison) -> str:
@@ -182,7 +196,7 @@ def _frequency(comparison: Comparison) -> str:
     return f"{_unsigned(comparison)} {how} often than the {baseline_title(comparison.baseline)}"
 
 
-def _higher_or_lower(comparison: Comparison) -> str:
+def _lower_or_higher(comparison: Comparison) -> str:
     how = "lower" if comparison.difference > 0 else "higher"
     return f"{how} than that of the {baseline_title(comparison.baseline)}"
 
@@ -202,6 +216,8 @@ def _method(comparisons: tuple[Comparison, ...], bootstrap: BlockBootstrap) -> s
         f"{count(bootstrap.block_rows)} consecutive rows ({count(blocks)} blocks), because labels that look "
         "ahead over the same bars are not independent."
     )
+    if blocks < _FEW_BLOCKS:
+        text += " So few blocks make the intervals themselves rough."
     fixed = [baseline_title(comparison.baseline) for comparison in comparisons if not comparison.paired]
     if fixed:
         names = english_list([f"the {name}" for name in fixed])

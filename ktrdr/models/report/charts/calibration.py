@@ -33,11 +33,11 @@ def _reliability(rows: ClassifiedRows, classes: Sequence[str]) -> Figure:
     }
     traces: list[Trace] = [diagonal]
     errors = []
-    top = 0.0
+    shares = []
     for number, (name, role) in enumerate(zip(classes, class_roles(classes), strict=True)):
         said, came, sizes = _bins(probabilities[:, number], labels == number, bins)
         errors.append(float(np.average(np.abs(said - came), weights=sizes)))
-        top = max(top, float(said.max()), float(came.max()))
+        shares += [said, came]
         traces.append(
             {
                 "type": "scatter",
@@ -51,7 +51,8 @@ def _reliability(rows: ClassifiedRows, classes: Sequence[str]) -> Figure:
                 "hovertemplate": "said %{x:.1%}, came true %{y:.1%}<br>%{customdata} rows",
             }
         )
-    limit = min(1.0, 1.08 * top)
+    drawn = np.concatenate(shares)
+    limits = [max(0.0, float(drawn.min()) - 0.04), min(1.0, float(drawn.max()) + 0.04)]
     return Figure(
         key="chart-reliability",
         title="Reliability",
@@ -64,8 +65,8 @@ def _reliability(rows: ClassifiedRows, classes: Sequence[str]) -> Figure:
         traces=tuple(traces),
         layout={
             "hovermode": "closest",
-            "xaxis": axis("Predicted probability", tickformat=".0%", range=[0, limit]),
-            "yaxis": axis("Share that came true", tickformat=".0%", range=[0, limit]),
+            "xaxis": axis("Predicted probability", tickformat=".0%", range=limits),
+            "yaxis": axis("Share that came true", tickformat=".0%", range=limits),
         },
         height_px=360,
     )

@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from ktrdr.errors import ModelCorruptError, UnknownNameError
-from ktrdr.features.memberships import MEMBERSHIPS, Gaussian, Membership
+from ktrdr.features.memberships import MEMBERSHIPS, Gaussian, Membership, Trapezoidal
 from ktrdr.models.metadata import FeatureRecord, ModelMetadata
 from ktrdr.models.report.figure import Figure, Trace, axis, literal, packed
 from ktrdr.models.report.formatting import english_list, plain
@@ -15,6 +15,8 @@ from ktrdr.models.report.rows import Floats
 
 _POINTS = 200
 _BELL_SIGMAS = 3.5
+_NEAR = 2.0
+"""An end of a shoulder is shown if it is this close, in widths of the range in which the functions differ."""
 
 
 def membership_figures(metadata: ModelMetadata) -> tuple[Figure, ...]:
@@ -74,14 +76,38 @@ def _membership(feature: FeatureRecord) -> Membership:
 
 
 def _values(memberships: Sequence[Membership]) -> Floats:
-    """Return where to draw: the range in which the functions are defined, with their corners."""
+    """Return where to draw, corners included."""
     corners = np.unique(np.concatenate([_corners(membership) for membership in memberships]))
-    margin = 0.04 * (corners[-1] - corners[0]) or 0.5
-    grid = np.linspace(corners[0] - margin, corners[-1] + margin, _POINTS)
+    start, end = _window(memberships, corners)
+    margin = 0.04 * (end - start) or 0.5
+    grid = np.linspace(start - margin, end + margin, _POINTS)
     # A step is two corners in one place: a value close to either side makes it steep in the chart.
     beside = np.concatenate([corners - 1e-6 * margin, corners, corners + 1e-6 * margin])
-    values: Floats = np.unique(np.concatenate([grid, beside]))
+    inside = beside[(beside > grid[0]) & (beside < grid[-1])]
+    values: Floats = np.unique(np.concatenate([grid, inside]))
     return values
+
+
+def _window(memberships: Sequence[Membership], corners: Floats) -> tuple[float, float]:
+    """Return the range in which the functions differ.
+
+    The outermost sets are often trapezoids whose shoulder ends where no value ever is, as in -1 or 1 for
+    something of the order of 0.001: such ends are left out, and only the beginning of the shoulder is shown.
+    """
+    first = min(memberships, key=lambda membership: _corners(membership)[0])
+    last = max(memberships, key=lambda membership: _corners(membership)[-1])
+    ends = [
+        *(first.parameters[:2] if isinstance(first, Trapezoidal) else ()),
+        *(last.parameters[2:] if isinstance(last, Trapezoidal) else ()),
+    ]
+    inner = corners[~np.isin(corners, ends)]
+    if len(inner) < 2:
+        return float(corners[0]), float(corners[-1])
+    width = inner[-1] - inner[0]
+    near = corners[(corners >= inner[0] - _NEAR * width) & (corners <= inner[-1] + _NEAR * width)]
+    start = near[0] if near[0] == corners[0] else min(near[0], inner[0] - width / 2)
+    end = near[-1] if near[-1] == corners[-1] else max(near[-1], inner[-1] + width / 2)
+    return float(start), float(end)
 
 
 def _corners(membership: Membership) -> Floats:

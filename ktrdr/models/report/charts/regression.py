@@ -51,8 +51,8 @@ def _timeline(rows: RegressedRows, symbol: str) -> Figure:
         **axes.of("sign"),
     }
     layout = axes.with_settings(
-        values={"tickformat": ".2%", "zeroline": True},
-        residuals={"tickformat": ".2%", "zeroline": True},
+        values={"tickformat": ".2~%", "zeroline": True},
+        residuals={"tickformat": ".2~%", "zeroline": True},
         sign={"tickformat": ".0%", "range": [0, 1], "fixedrange": True, "nticks": 3},
     )
     marks = part_marks(rows)
@@ -154,8 +154,8 @@ def _scatter(rows: RegressedRows) -> Figure:
         layout={
             "hovermode": "closest",
             "showlegend": False,
-            "xaxis": axis("Actual return", tickformat=".2%", zeroline=True),
-            "yaxis": axis("Predicted return", tickformat=".2%", zeroline=True),
+            "xaxis": axis("Actual return", tickformat=".2~%", zeroline=True),
+            "yaxis": axis("Predicted return", tickformat=".2~%", zeroline=True),
         },
         height_px=380,
     )
@@ -185,7 +185,7 @@ def _residuals(rows: RegressedRows) -> Figure:
         ),
         layout={
             "showlegend": False,
-            "xaxis": axis("Residual (predicted − actual)", tickformat=".2%", zeroline=True),
+            "xaxis": axis("Residual (predicted − actual)", tickformat=".2~%", zeroline=True),
             "yaxis": axis("Test rows"),
         },
         height_px=380,

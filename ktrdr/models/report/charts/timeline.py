@@ -69,7 +69,7 @@ def timeline_figure(rows: ClassifiedRows, classes: Sequence[str], symbol: str) -
         },
         true=shares,
         predicted=shares,
-        probability={"tickformat": ".0%", "rangemode": "tozero"},
+        probability={"tickformat": ".0%", "nticks": 4},
     )
     marks = part_marks(rows)
     layout |= {

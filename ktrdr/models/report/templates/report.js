@@ -74,7 +74,8 @@
       layout.width = plot.closest(".small") ? PAPER.smallWidth : PAPER.width;
       layout.height = Math.min(height, PAPER.height);
     }
-    return Plotly.react(plot, spec.data, layout, config);
+    const bar = plot.closest(".small") ? { displayModeBar: false } : {};
+    return Plotly.react(plot, spec.data, layout, { ...config, ...bar });
   }
 
   // The library is in the page deflated. The policy of the page allows exactly this script, by its hash.
