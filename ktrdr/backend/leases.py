@@ -26,6 +26,11 @@ class Lease:
     deadline: float
     """Monotonic seconds."""
 
+    @property
+    def token(self) -> tuple[int, str]:
+        """Attempt and claim."""
+        return self.attempt, self.claim_id
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -65,7 +70,8 @@ class Leases:
             self._leases.pop(operation_id, None)
         else:
             lease = self._leases.get(operation_id)
-            if lease is None or (lease.attempt, lease.claim_id) != (operation.attempt, operation.claim_id):
+            same = lease is not None and lease.token == (operation.attempt, operation.claim_id)
+            if not same or first_s is not None:
                 first_s = operation.lease_s if first_s is None else first_s
                 self._leases[operation_id] = Lease(
                     operation_id,
@@ -91,7 +97,7 @@ class Leases:
     def renew(self, operation_id: str, attempt: int, claim_id: str) -> bool:
         """Take note of a sign of life; return whether that claim holds the grant."""
         lease = self._leases.get(operation_id)
-        if lease is None or (lease.attempt, lease.claim_id) != (attempt, claim_id):
+        if lease is None or lease.token != (attempt, claim_id):
             return False
         lease.deadline = self._monotonic() + lease.lease_s
         return True

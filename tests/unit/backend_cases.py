@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ktrdr.backend import dispatching
+from ktrdr.backend.attempts import RetryPolicy
+from ktrdr.backend.persistence import ModelPersister
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -45,6 +48,7 @@ from ktrdr.events import (
 from ktrdr.events.compression import compress
 from ktrdr.ids import RandomIds
 from ktrdr.models.bundle import BUNDLE_FILES, digests, pack
+from ktrdr.models.directory import ModelDirectory
 from ktrdr.settings import Settings
 from tests.contract.virtual_clock import VirtualClock
 
@@ -57,7 +61,7 @@ PATIENCE_S = 20.0
 def settings_in(directory: Path, **overrides: Any) -> Settings:
     """Settings of an installation in a directory."""
     values = {"retry_backoff_s": 1.0, "lease_s": 30.0, **overrides}
-    return Settings(home=directory / "home", models_dir=directory / "models", **values)
+    return Settings(**{"home": directory / "home", "models_dir": directory / "models", **values})
 
 
 def wish(**overrides: Any) -> SubmitTraining:
@@ -175,6 +179,14 @@ class ScriptedAgent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._bus.close()
+
+    async def declare_lane(self, lane: str) -> None:
+        await self._bus.declare(shared_topology((lane,)))
+
+    def stop_of(self, run: Run) -> CancelRequested:
+        token = {**run.token}
+        del token["agent_id"]
+        return CancelRequested(**token, reason="because")
 
     async def _read(self, consumer: Any, take: Callable[[Any], None]) -> None:
         async for delivery in consumer:
@@ -341,6 +353,39 @@ class World:
         await self.pass_time()
         assert self.get(run).state is State.RUNNING
         return run
+
+    @property
+    def backend_blobs(self) -> DirectoryBlobStore:
+        return DirectoryBlobStore(self.settings.blobs_dir)
+
+    def register_elsewhere(self) -> None:
+        """Register a next version of the usual model, as another process would."""
+        with OperationStore.open(self.settings, clock=self.clock) as store:
+            persister = ModelPersister(
+                store,
+                ModelDirectory(self.settings.models_dir),
+                self.backend_blobs,
+                instance="elsewhere",
+                retries=RetryPolicy(1.0),
+                limit_bytes=2**30,
+                render_report=None,
+            )
+            now = self.clock.now()
+            asked = wish()
+            request = TrainingRequested(
+                operation_id=RandomIds().operation_id(now),
+                attempt=1,
+                strategy=asked.strategy,
+                datasets=asked.datasets,
+                seed=asked.seed,
+                requested_at=now,
+                accept_within_s=60,
+            )
+            store.change(lambda work: dispatching.submit(work, asked, request, 1, "elsewhere"))
+            run = Run(request, "claim-elsewhere", "agent-elsewhere")
+            operation = persister.take(self.agent.model(run), RandomIds().event_id())
+            assert operation is not None
+            assert operation.state is State.COMPLETED
 
     def get(self, run: Run | str) -> OperationRecord:
         return self.store.get(run if isinstance(run, str) else run.request.operation_id)

@@ -1,0 +1,170 @@
+"""A cancel ends the same way whenever it comes: no model, and every run told to stop until it does."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ktrdr.backend.states import State
+from ktrdr.errors import OperationNotFoundError
+from tests.unit.backend_cases import World, started, wish
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with started(tmp_path) as world:
+        yield world
+
+
+async def _cancel(world: World, operation_id: str) -> State:
+    state = (await world.backend.cancel(operation_id, "enough")).state
+    await world.pass_time()
+    return state
+
+
+async def test_what_is_not_dispatched_yet_is_cancelled_and_never_requested(world: World) -> None:
+    operation_id = (await world.backend.submit(wish())).operation.operation_id
+    assert await _cancel(world, operation_id) is State.CANCELLED
+    assert world.agent.waiting == 0
+    assert world.get(operation_id).message == "enough"
+
+
+async def test_what_waits_in_a_lane_is_cancelled_and_who_takes_it_later_is_told_to_stop(world: World) -> None:
+    operation_id = await world.submit()
+    assert await _cancel(world, operation_id) is State.CANCELLED
+    late = await world.agent.take()
+    await world.pass_time()
+    assert late.claim_id in [stop.claim_id for stop in world.agent.stops()]
+    assert world.get(operation_id).state is State.CANCELLED
+
+
+async def test_who_has_taken_it_without_our_knowing_is_told_to_stop_at_once(world: World) -> None:
+    operation_id = await world.submit()
+    await world.agent.request()
+    await _cancel(world, operation_id)
+    assert [(stop.attempt, stop.claim_id) for stop in world.agent.stops()] == [(1, None)]
+
+
+async def test_what_waits_for_a_retry_is_cancelled_and_not_requested_again(world: World) -> None:
+    run = await world.running()
+    await world.agent.fail(run)
+    await world.pass_time(0.2)
+    assert await _cancel(world, run.request.operation_id) is State.CANCELLED
+    await world.pass_time(10)
+    assert world.agent.waiting == 0
+
+
+async def test_what_runs_is_cancelled_when_its_run_says_so(world: World) -> None:
+    run = await world.running()
+    assert await _cancel(world, run.request.operation_id) is State.CANCELLING
+    assert [stop.attempt for stop in world.agent.stops()] == [1]
+    await world.agent.cancelled(run)
+    await world.pass_time()
+    operation = world.get(run)
+    assert (operation.state, operation.message) == (State.CANCELLED, "enough")
+    assert world.story(run)[-2:] == ["cancel_requested", "cancelled"]
+
+
+async def test_a_model_that_comes_after_the_cancel_is_discarded_and_ends_the_operation(world: World) -> None:
+    run = await world.running()
+    await _cancel(world, run.request.operation_id)
+    await world.agent.finish(run)
+    await world.pass_time()
+    assert world.get(run).state is State.CANCELLED
+    assert [event.claim_id for event in world.agent.discarded()] == [run.claim_id]
+    assert world.store.models.list_models() == []
+    assert not (world.settings.models_dir / "momentum").exists()
+
+
+async def test_a_model_that_came_before_the_cancel_stays(world: World) -> None:
+    run = await world.running()
+    await world.agent.finish(run)
+    await world.pass_time()
+    assert await _cancel(world, run.request.operation_id) is State.COMPLETED
+    assert world.agent.stops() == []
+
+
+async def test_a_run_that_fails_instead_of_stopping_ends_cancelled(world: World) -> None:
+    run = await world.running()
+    await _cancel(world, run.request.operation_id)
+    await world.agent.fail(run)
+    await world.pass_time(5)
+    assert world.get(run).state is State.CANCELLED
+    assert world.agent.waiting == 0
+
+
+async def test_a_run_that_never_answers_ends_cancelled_with_its_lease(world: World) -> None:
+    run = await world.running()
+    await _cancel(world, run.request.operation_id)
+    await world.pass_time(29)
+    assert world.get(run).state is State.CANCELLING
+    await world.pass_time(3)
+    assert world.get(run).state is State.CANCELLED
+
+
+async def test_who_missed_that_it_is_to_stop_is_told_again_with_each_presence(world: World) -> None:
+    run = await world.running()
+    await _cancel(world, run.request.operation_id)
+    world.agent.told.clear()
+    for _ in range(3):
+        await world.agent.present(run)
+        await world.pass_time()
+    assert [stop.claim_id for stop in world.agent.stops()] == [run.claim_id] * 3
+    await world.agent.cancelled(run)
+    await world.pass_time()
+    world.agent.told.clear()
+    await world.agent.present(run)
+    await world.pass_time()
+    assert [stop.reason for stop in world.agent.stops()] == ["the operation is cancelled"]
+
+
+async def test_a_cancel_that_is_asked_for_twice_is_said_twice_but_noted_once(world: World) -> None:
+    run = await world.running()
+    await _cancel(world, run.request.operation_id)
+    assert await _cancel(world, run.request.operation_id) is State.CANCELLING
+    assert len(world.agent.stops()) == 2
+    assert world.story(run).count("cancel_requested") == 1
+
+
+async def test_detached_runs_of_earlier_attempts_are_told_to_stop_too(world: World) -> None:
+    first = await world.running()
+    await world.pass_time(32)
+    second = await world.agent.take()
+    await world.pass_time()
+    assert second.request.attempt == 2
+    await _cancel(world, first.request.operation_id)
+    assert [stop.attempt for stop in world.agent.stops()] == [1, 2]
+    await world.agent.cancelled(second)
+    await world.pass_time()
+    assert world.get(first).state is State.CANCELLED
+    await world.agent.finish(first)
+    await world.pass_time()
+    assert len(world.agent.discarded()) == 1
+
+
+async def test_the_stop_of_an_earlier_attempt_is_not_taken_for_that_of_the_current_one(world: World) -> None:
+    first = await world.running()
+    await world.pass_time(32)
+    second = await world.agent.take()
+    await world.pass_time()
+    await _cancel(world, first.request.operation_id)
+    await world.agent.finish(first)
+    await world.pass_time()
+    assert world.get(first).state is State.CANCELLING
+    await world.agent.cancelled(second)
+    await world.pass_time()
+    assert world.get(first).state is State.CANCELLED
+
+
+async def test_a_cancel_of_nothing_is_an_error(world: World) -> None:
+    with pytest.raises(OperationNotFoundError):
+        await world.backend.cancel("op-nobody-knows", "enough")
+    with pytest.raises(OperationNotFoundError):
+        world.store.cancel("op-nobody-knows", "enough")
+
+
+async def test_a_cancel_by_another_process_reaches_the_run_through_the_database(world: World) -> None:
+    run = await world.running()
+    assert world.store.cancel(run.request.operation_id, "from elsewhere").state is State.CANCELLING
+    await world.pass_time(0.15)
+    assert [stop.reason for stop in world.agent.stops()] == ["from elsewhere"]

@@ -1,0 +1,207 @@
+"""What was decided is published at least once, in order, and marked sent only when it is confirmed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from ktrdr.backend import dispatching
+from ktrdr.backend.states import State
+from ktrdr.backend.tables import outbox
+from ktrdr.bus.port import Bus
+from ktrdr.errors import BusUnavailableError, OversizedError, PublishTimeoutError
+from ktrdr.events.message import Message
+from tests.unit.backend_cases import World, started, wish
+
+
+class Obstructed:
+    """A bus that does to publishing what the test wants, and otherwise is the bus that it wraps."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.before: list[BaseException] = []
+        """Raised, one each, in place of publishing."""
+        self.after: list[BaseException] = []
+        """Raised, one each, after publishing: the confirm is lost."""
+        self.hold: asyncio.Event | None = None
+        """If there is one, nothing gets through before it is set."""
+        self.published: list[Message] = []
+
+    async def publish(self, message: Message, **where: Any) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.before:
+            raise self.before.pop(0)
+        await self._bus.publish(message, **where)
+        self.published.append(message)
+        if self.after:
+            raise self.after.pop(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+
+@pytest.fixture
+def buses() -> list[Obstructed]:
+    return []
+
+
+@pytest.fixture
+async def world(tmp_path: Path, buses: list[Obstructed]) -> AsyncIterator[World]:
+    def wrap(bus: Bus) -> Any:
+        buses.append(Obstructed(bus))
+        return buses[0]
+
+    async with started(tmp_path, wrap=wrap) as world:
+        yield world
+
+
+def _unsent(world: World) -> list[str]:
+    query = select(outbox.c.type).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id)
+    with world.store.reading() as connection:
+        return list(connection.execute(query).scalars())
+
+
+async def test_a_request_that_no_queue_takes_is_a_matter_for_a_person_and_goes_out_when_one_does(
+    world: World,
+) -> None:
+    operation_id = await world.submit(lane="tpu")
+    await world.pass_time(30)
+    assert world.get(operation_id).state is State.PENDING
+    failures = [e.message for e in world.store.history(operation_id) if e.kind == "publish_failed"]
+    assert len(failures) == 1  # not one for each of some ten tries
+    assert "No queue is bound" in failures[0]
+
+    await world.agent.declare_lane("tpu")
+    await world.pass_time(6)
+    assert world.get(operation_id).state is State.QUEUED
+
+
+async def test_what_fails_is_tried_again_with_growing_pauses(world: World, buses: list[Obstructed]) -> None:
+    buses[0].before = [BusUnavailableError() for _ in range(4)]
+    operation_id = (await world.backend.submit(wish())).operation.operation_id
+    await world.pass_time(0.1 + 0.2 + 0.4)
+    assert len(buses[0].before) == 0
+    assert world.get(operation_id).state is State.PENDING
+    await world.pass_time(0.9)
+    assert world.get(operation_id).state is State.QUEUED
+
+
+async def test_an_event_whose_confirm_is_lost_goes_out_again_under_the_same_id(
+    world: World, buses: list[Obstructed]
+) -> None:
+    buses[0].after = [PublishTimeoutError()]
+    await world.submit()
+    assert len(buses[0].published) == 2
+    assert len({message.message_id for message in buses[0].published}) == 1
+    assert world.agent.waiting == 2
+    runs = [await world.agent.take() for _ in range(2)]
+    await world.pass_time()
+    assert [stop.claim_id for stop in world.agent.stops()] == [runs[1].claim_id]
+    await world.agent.finish(runs[0])
+    await world.pass_time()
+    assert world.get(runs[0]).state is State.COMPLETED
+
+
+async def test_an_event_that_hangs_does_not_hold_up_other_operations(
+    world: World, buses: list[Obstructed]
+) -> None:
+    buses[0].hold = held = asyncio.Event()
+    first = await world.submit()
+    await world.pass_time()
+    buses[0].hold = None
+    second = await world.submit()
+    assert world.get(second).state is State.QUEUED
+    assert world.get(first).state is State.PENDING
+    held.set()
+    await world.pass_time()
+    assert world.get(first).state is State.QUEUED
+
+
+async def test_a_request_expires_when_it_will_be_dispatched_anew(
+    world: World, buses: list[Obstructed]
+) -> None:
+    await world.submit()
+    assert [message.expiration_s for message in buses[0].published] == [world.settings.accept_deadline_s]
+
+
+async def test_what_can_never_be_sent_fails_its_operation(world: World, buses: list[Obstructed]) -> None:
+    buses[0].before = [OversizedError("Too large for words.")]
+    operation_id = await world.submit()
+    operation = world.get(operation_id)
+    assert (operation.state, operation.message) == (State.FAILED, "Too large for words.")
+    assert _unsent(world) == []
+
+
+async def test_a_request_that_a_cancel_overtakes_is_not_published(
+    world: World, buses: list[Obstructed]
+) -> None:
+    buses[0].before = [BusUnavailableError()]
+    operation_id = (await world.backend.submit(wish())).operation.operation_id
+    await world.pass_time(0.05)
+    await world.backend.cancel(operation_id, "enough")
+    await world.pass_time(10)
+    assert [message.type for message in buses[0].published] == ["ktrdr.control.cancel_requested.v1"]
+
+
+async def test_a_pause_before_a_retry_holds_up_no_answer_to_agents(world: World) -> None:
+    run = await world.running()
+    await world.agent.fail(run)
+    late = world.agent.claim(run.request)
+    await world.agent.accept(late)
+    await world.pass_time(0.2)
+    assert _unsent(world) == ["ktrdr.training.requested.v1"]
+    assert [stop.claim_id for stop in world.agent.stops()] == [late.claim_id]
+
+
+async def test_a_wall_clock_that_jumps_does_not_hold_back_a_retry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.running()
+    await world.agent.fail(run)
+    await world.pass_time(0.2)
+    epoch = world.clock.now()
+    monkeypatch.setattr(world.clock, "now", lambda: epoch.replace(year=2001))
+    await world.pass_time(1)
+    assert world.agent.waiting == 1
+
+
+async def test_what_another_process_commits_is_published_within_a_tenth_of_a_second(world: World) -> None:
+    operation_id = (await world.backend.submit(wish())).operation.operation_id
+    await world.pass_time()
+    run = await world.agent.take()
+    await world.pass_time()
+    world.store.cancel(operation_id, "from elsewhere")
+    await world.pass_time(0.1)
+    assert [stop.attempt for stop in world.agent.stops()] == [run.request.attempt]
+
+
+async def test_what_the_dead_did_not_publish_is_forgotten(world: World) -> None:
+    run = await world.running()
+    world.store.change(lambda work: work.send(world.agent.stop_of(run), owner="dead"))
+    await world.pass_time(2)
+    assert _unsent(world) == []
+    assert world.agent.stops() == []
+
+
+async def test_nothing_is_published_before_the_start_and_everything_after(tmp_path: Path) -> None:
+    world = World.make(tmp_path)
+    submission = await world.backend.submit(wish())
+    await world.agent.start()
+    await world.pass_time(5)
+    assert world.agent.waiting == 0
+    await world.backend.start()
+    await world.pass_time()
+    assert world.agent.waiting == 1
+    assert world.get(submission.operation.operation_id).state is State.QUEUED
+    await world.stop()
+
+
+async def test_a_request_nobody_could_hear_is_not_written(world: World) -> None:
+    run = await world.running()
+    world.store.change(lambda work: work.send(world.agent.stop_of(run)))
+    assert _unsent(world) == []
+    world.store.change(lambda work: dispatching.forget_unsent(work, "nobody"))
