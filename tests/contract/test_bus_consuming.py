@@ -208,6 +208,16 @@ async def test_closing_the_bus_wakes_whoever_waits(client: Client) -> None:
         await waiting
 
 
+async def test_cancelling_after_the_bus_was_closed_does_nothing(client: Client, other: Client) -> None:
+    await client.declare_bound_queue("work", delivery_limit=1)
+    await client.publish_all("m")
+    consumer = await client.consume()
+    await receive(consumer)
+    await client.close()
+    await consumer.cancel()
+    assert await other.drain_texts("work") == ["m"]
+
+
 async def test_what_is_in_hand_can_be_settled_after_the_consumer_was_cancelled(
     client: Client, other: Client
 ) -> None:

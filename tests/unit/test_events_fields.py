@@ -144,7 +144,9 @@ def test_metrics_that_are_no_finite_numbers_are_left_out() -> None:
     assert progress(metrics=given).metrics == {"train_loss": 0.5, "epoch": 3.0}
 
 
-@pytest.mark.parametrize("metrics", [{"loss": "high"}, {"loss": None}, {"loss": [1]}, [1], "x", {1: 1.0}])
+@pytest.mark.parametrize(
+    "metrics", [{"loss": "high"}, {"loss": None}, {"loss": [1]}, [1], "x", {1: 1.0}, {"n": 10**400}]
+)
 def test_metrics_that_are_no_numbers_are_refused(metrics: object) -> None:
     with pytest.raises(ValidationError):
         progress(metrics=metrics)

@@ -311,6 +311,15 @@ def test_many_wrong_fields_make_a_short_message() -> None:
     assert len(str(caught.value)) < 1000
 
 
+def test_a_name_of_a_field_that_goes_on_for_ever_makes_a_short_message_of_one_line() -> None:
+    fields = example("ktrdr.training.progress").model_dump()
+    body = msgpack.packb({**fields, "metrics": {"a\n" * 100_000: "x"}})
+    with pytest.raises(UndecodableError, match=r"metrics\.a a a") as caught:
+        decode(message_of(body, "ktrdr.training.progress.v1"))
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
 # --- zstd ---
 
 

@@ -3,7 +3,7 @@
 import json
 import random
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import msgpack
 import pytest
@@ -101,6 +101,14 @@ def test_the_envelope_says_in_plain_words_what_is_inside(event: Event) -> None:
         assert headers["attempt"] == 2
     else:
         assert message.correlation_id is None
+
+
+def test_times_of_the_envelope_are_in_utc_wherever_the_sender_is() -> None:
+    there = NOW.astimezone(timezone(timedelta(hours=9)))
+    message = encode(envelope(EXAMPLES[0], occurred_at=there))
+    assert message.headers["cloudEvents:time"] == "2026-03-01T12:30:15.250001+00:00"
+    assert message.timestamp == NOW.replace(microsecond=0)
+    assert decode(message).occurred_at == NOW
 
 
 def test_summaries_tell_what_a_person_wants_to_know() -> None:
