@@ -157,7 +157,13 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
 
 
 @app.command()
-def watch(context: typer.Context, operation: IdArgument, as_json: JsonOption = False) -> None:
+def watch(
+    context: typer.Context,
+    operation: Annotated[
+        str | None, typer.Argument(help="Operation id, or its unique beginning or end; default: the newest.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Follow an operation until it ends, whichever process runs it; with --json, one line per change."""
     import json
 
@@ -206,14 +212,23 @@ def cancel(
 
 
 async def _follow(
-    operation: str, settings: "Settings", view: "TrainingView", changed: "Callable[[OperationRecord], None]"
+    operation: str | None,
+    settings: "Settings",
+    view: "TrainingView",
+    changed: "Callable[[OperationRecord], None]",
 ) -> "OperationRecord":
     from ktrdr.backend.store import OperationStore
     from ktrdr.backend.watching import Feed
     from ktrdr.clock import SystemClock
+    from ktrdr.errors import OperationNotFoundError
 
     with OperationStore.open(settings, create=False) as store:
-        record = store.find(operation)
+        newest_first = store.list_operations(limit=1) if operation is None else [store.find(operation)]
+        if not newest_first:
+            raise OperationNotFoundError(
+                "There are no operations yet.", fix="Start one: ktrdr train STRATEGY"
+            )
+        record = newest_first[0]
         view.watching(record)
         async with Feed(store, SystemClock()) as feed:
             async for newest in feed.watch(record.operation_id):

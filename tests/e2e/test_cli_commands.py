@@ -126,6 +126,8 @@ def test_operations_are_listed_and_shown_with_their_history(trained: tuple[Insta
     assert "accepted" in kinds
     watched = say(installation, "ops", "watch", outcome["operation_id"], "--json")
     assert json.loads(watched.stdout.splitlines()[-1])["state"] == "completed"
+    newest = say(installation, "ops", "watch")
+    assert "completed" in newest.stderr
     again = say(installation, "ops", "cancel", outcome["operation_id"])
     assert "nothing to cancel" in again.stderr
 
