@@ -39,7 +39,7 @@ def resolve_features(
     columns: list[FeatureColumn] = []
     for position, item in enumerate(inputs):
         columns += _columns(item, ("nn_inputs", position), known, sets, market, findings)
-    _warn_unused(fuzzy_sets, inputs, known, columns, findings)
+    _warn_unused(fuzzy_sets, inputs, known, columns, market, findings)
     if market is None or findings.problems:
         return None
     used = {column.indicator_id for column in columns}
@@ -124,9 +124,7 @@ def _numbers(parameters: JsonValue) -> list[float] | None:
     if not isinstance(parameters, list):
         return None
     numbers = [
-        float(value)
-        for value in parameters
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        float(value) for value in parameters if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     return numbers if len(numbers) == len(parameters) else None
 
@@ -228,6 +226,7 @@ def _warn_unused(
     inputs: list[Any],
     indicators: Mapping[str, Indicator | None],
     columns: list[FeatureColumn],
+    market: MarketChoice | None,
     findings: Findings,
 ) -> None:
     seen: set[str] = set()
@@ -242,6 +241,11 @@ def _warn_unused(
     definitions = [definition for definition in fuzzy_sets.values() if isinstance(definition, dict)]
     references = [definition.get("indicator") for definition in definitions]
     references += [item.get("raw_indicator") for item in inputs if isinstance(item, Mapping)]
+    if market is not None:
+        idle = [name for name in market.timeframes if name not in {column.timeframe for column in columns}]
+        for name in idle if columns else ():
+            if name != market.base_timeframe:
+                findings.warning(("training_data", "timeframes"), f"no feature uses {name}; it is not loaded")
     used = {str(reference).partition(".")[0] for reference in references}
     for name in indicators:
         if name not in used:

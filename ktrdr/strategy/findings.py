@@ -96,7 +96,10 @@ class Findings:
             elif detail["type"] == "missing":
                 self.problem(where, "is missing")
             else:
-                self.problem(where, _readable(detail["msg"], detail["input"]))
+                given = detail["input"]
+                names = re.findall("'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
+                nearest = _nearest(given, names) if isinstance(given, str) else None
+                self.problem(where, _readable(detail["msg"], given), nearest)
 
     def _at(self, path: Path, message: str, suggestion: str | None) -> Problem:
         for overridden in self._overridden:

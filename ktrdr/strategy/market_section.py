@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from ktrdr.errors import DataError
+from ktrdr.market.time_range import TimeRange
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.strategy.findings import Findings
 from ktrdr.strategy.sections import DateRangeSection, SymbolsSection, TimeframesSection, TrainingDataSection
@@ -42,9 +43,19 @@ def resolve_market(data: Mapping[str, JsonValue], findings: Findings) -> MarketC
                 if given is not None and other is not None and given != other:
                     findings.problem((*_AT, "date_range", name), f"contradicts {name}_date ({other})")
             start, end = dates.start or start, dates.end or end
+    _check_dates(start, end, findings)
     if symbol is None or timeframes is None:
         return None
     return MarketChoice(symbol, *timeframes, start, end)
+
+
+def _check_dates(start: str | None, end: str | None, findings: Findings) -> None:
+    for key, first, last in (("start_date", start, None), ("end_date", None, end), ("end_date", start, end)):
+        try:
+            TimeRange.parse(first, last)
+        except DataError as error:
+            findings.problem((*_AT, key), str(error))
+            return
 
 
 def _symbol(section: TrainingDataSection, findings: Findings) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from math import isfinite
 
 from pydantic import JsonValue
 
@@ -25,6 +26,9 @@ def apply_overrides(
     paths: list[Path] = []
     problems: list[Problem] = []
     for text, value in overrides.items():
+        if complaint := _not_plain(value):
+            problems.append(Problem(text, complaint))
+            continue
         path = _path_in(changed, text)
         problem = _set(changed, path, value)
         if problem is None:
@@ -34,6 +38,33 @@ def apply_overrides(
     if problems:
         raise StrategyError("--set", problems)
     return changed, tuple(paths)
+
+
+def _not_plain(value: object, depth: int = 0) -> str | None:
+    """Return why a value could not stand in a file, None if it could; YAML is held to the same."""
+    if depth > 32:
+        return "is nested too deeply"
+    match value:
+        case None | bool():
+            return None
+        case int():
+            return None if -(2**63) <= value < 2**63 else "is too large a number"
+        case float():
+            return None if isfinite(value) else "is not a finite number"
+        case str():
+            return (
+                None
+                if value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+                else "is not text"
+            )
+        case list():
+            return next((bad for item in value if (bad := _not_plain(item, depth + 1))), None)
+        case dict():
+            if not all(isinstance(key, str) for key in value):
+                return "has a key that is not text"
+            parts = (part for item in value.items() for part in item)
+            return next((bad for part in parts if (bad := _not_plain(part, depth + 1))), None)
+    return f"is a {type(value).__name__}, which is not JSON"
 
 
 def _path_in(data: JsonValue, text: str) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from ktrdr.errors import Problem, StrategyError
 from ktrdr.strategy.feature_sections import resolve_features
@@ -78,6 +78,17 @@ def parse_strategy(
     )
 
 
+def _salvage(data: Mapping[str, JsonValue]) -> StrategySection | None:
+    """Return what can still be checked of a top level that is wrong, so that all problems come in one go."""
+    keys = {field.alias or name for name, field in StrategySection.model_fields.items()}
+    usable = {key: value for key, value in data.items() if key in keys} | {"name": "x", "version": "3.0"}
+    usable["description"] = None
+    try:
+        return StrategySection.model_validate(usable)
+    except ValidationError:
+        return None
+
+
 def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
     if not isinstance(data.get("indicators"), dict) or "nn_inputs" not in data:
         findings.problem(
@@ -86,9 +97,12 @@ def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
     if "context_data" in data:
         findings.problem(("context_data",), "context data is not supported by this version")
         data = {key: value for key, value in data.items() if key != "context_data"}
-    top = findings.section(StrategySection, meaningful(StrategySection, data, (), findings), ())
+    known = meaningful(StrategySection, data, (), findings)
+    top = findings.section(StrategySection, known, ())
     if top is None:
-        return None
+        top = _salvage(known)
+        if top is None:
+            return None
     market = resolve_market(top.training_data, findings)
     plan = resolve_features(top.indicators, top.fuzzy_sets, top.nn_inputs, market, findings)
     model = resolve_model(top.model, findings)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import JsonValue
@@ -37,8 +37,18 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     Raises:
         StrategyError: it is not YAML, not a mapping, has a key twice, or expands to more than a strategy is.
     """
-    if len(text.encode()) > MAX_TEXT_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        lines = text[: error.start].split("\n")
+        problem = Problem("", f"not text: {error.reason}", len(lines), len(lines[-1]) + 1)
+        raise StrategyError(source, [problem]) from error
+    if size > MAX_TEXT_BYTES:
         raise StrategyError(source, [Problem("", f"the file is over {MAX_TEXT_BYTES:,} bytes")])
+    try:
+        _require_shallow(text)
+    except yaml.YAMLError as error:
+        raise StrategyError(source, [_yaml_problem(error)]) from error
     loader = yaml.CSafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -58,6 +68,24 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     if reader.problems:
         raise StrategyError(source, reader.problems)
     return YamlDocument(data, reader.positions)
+
+
+def _require_shallow(text: str) -> None:
+    # The composer recurses in C: depth overflows its stack and ends the process. The parser does not recurse.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise _too_large(event)
+
+
+def _too_large(at: Any) -> yaml.MarkedYAMLError:  # a node or an event; the C parser's marks have a type apart
+    return yaml.MarkedYAMLError(
+        problem="the document expands to more than a strategy can be", problem_mark=at.start_mark
+    )
 
 
 class _Reader:
@@ -112,13 +140,18 @@ class _Reader:
             return float(node.value)
         try:
             value = self._loader.construct_object(node)
-        except ValueError as error:
-            self._complain(f"'{node.value}' cannot be read: {error}", node, path)
+        except (ValueError, AttributeError, KeyError):  # all of them for an explicit tag that does not fit
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            shown = node.value if len(node.value) <= 40 else f"{node.value[:40]}…"
+            self._complain(f"'{shown}' cannot be read as {kind}", node, path)
             return None
         if isinstance(value, datetime | date):
             return value.isoformat()
         if isinstance(value, float) and value - value != 0:
             self._complain(f"'{node.value}' is not a finite number", node, path)
+            return None
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self._complain("is too large a number", node, path)
             return None
         if value is None or isinstance(value, str | int | float | bool):
             return value
@@ -129,9 +162,7 @@ class _Reader:
         # Aliases are expanded, so that a small text may stand for a huge, or endless, document.
         self._nodes += 1
         if self._nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem="the document expands to more than a strategy can be", problem_mark=node.start_mark
-            )
+            raise _too_large(node)
 
     def _complain(self, message: str, node: yaml.Node, path: Path) -> None:
         self.problems.append(Problem(dotted(path), message, *_position(node)))
