@@ -73,10 +73,10 @@ def prepare_training(
     # Not at module level: they bring pandas, which half of the backend's users do without.
     from ktrdr.market.directory import BarDirectory
     from ktrdr.market.snapshot import write_snapshot
-    from ktrdr.strategy import StrategyDirectory, parse_strategy
+    from ktrdr.strategy import StrategyDirectory, parse_strategy, read_strategy
 
     path = StrategyDirectory(strategies_dir).find(strategy)
-    text = path.read_text(encoding="utf-8")
+    text = read_strategy(path)
     parsed = parse_strategy(text, source=str(path), overrides=overrides or {})
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
