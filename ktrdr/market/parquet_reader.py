@@ -34,7 +34,7 @@ def read_parquet(path: Path, timeframe: Timeframe) -> Bars:
         values = [_numbers(table.column(name), name, source) for name in names[1:]]
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{source} cannot be read as Parquet: {error}") from error
     if not len(opens):
         raise DataError(f"{source} has no bars.")

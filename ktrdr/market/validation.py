@@ -194,10 +194,8 @@ def _check_length(opens: Int64Array, timeframe: Timeframe, found: _Findings) -> 
         )
     steps = np.diff(opens)
     expected = timeframe.close_microseconds(opens[:-1]) - opens[:-1]
-    # Days and longer periods of a local calendar vary by an hour.
-    tolerance = 0 if timeframe.unit in (Unit.MINUTE, Unit.HOUR) else 3_600_000_000
-    overlap = steps + tolerance < expected
-    # The first bar of a session may be a short one; most bars may not.
+    overlap = steps < expected
+    # The first bar of a session may be a short one, and so may a local day; most bars may not.
     if overlap.sum() * 2 > len(steps):
         found.add(
             f"bars closer together than {timeframe}",

@@ -74,6 +74,16 @@ def test_a_file_that_changes_while_it_is_stored_is_refused(tmp_path: Path) -> No
     assert files(tmp_path) == []
 
 
+def test_a_name_that_is_taken_by_a_directory_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    store = DirectoryBlobStore(tmp_path)
+    ref = store.put(b"content")
+    (tmp_path / stored_at(ref)).unlink()
+    (tmp_path / stored_at(ref)).mkdir()
+    with pytest.raises(BlobError, match="cannot be stored"):
+        store.put(b"content")
+    assert files(tmp_path) == []
+
+
 # --- durability -----------------------------------------------------------------------------------
 
 

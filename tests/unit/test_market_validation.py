@@ -238,6 +238,23 @@ def test_a_hole_that_touches_a_weekend_counts_without_it() -> None:
     assert (report.gap_count, report.missing_bars) == (1, 2)
 
 
+def test_a_hole_that_a_clock_change_shortens_is_counted_in_bars() -> None:
+    days = pd.date_range("2017-03-01", "2017-03-31", freq="D", tz="America/New_York").tz_convert("UTC")
+    # 71 hours from the 11th to the 14th: the clocks go forward on the 12th.
+    report = validate(flat(days.delete([11, 12])), "1d", "x")
+    assert (report.gap_count, report.missing_bars) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "gone"),
+    [("2017-01-05", "2017-01-29", "2017-01-16"), ("2017-01-02", "2017-01-26", "2017-01-15")],
+)
+def test_half_a_week_at_either_end_is_no_closure(first: str, last: str, gone: str) -> None:
+    opens = pd.date_range(first, last, tz="UTC")
+    report = validate(flat(opens.drop(gone)), "1d", "x")
+    assert (report.gap_count, report.missing_bars, report.recurring_holes) == (1, 1, 0)
+
+
 def test_a_year_without_data_does_not_pass_for_a_closed_market() -> None:
     opens = pd.date_range("2015-01-01", "2017-12-31 23:00", freq="h", tz="UTC")
     opens = opens[opens.year != 2016]
