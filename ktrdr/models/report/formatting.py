@@ -84,6 +84,11 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", _THIN).replace("-", "−")
 
 
+def counted(value: int, noun: str) -> str:
+    """Return ``1 row``, ``2 rows``."""
+    return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+
+
 def percent(share: float | None, decimals: int = 1) -> str:
     """Return a share in per cent."""
     return MISSING if share is None else f"{100 * share:.{decimals}f}{_NBSP}%".replace("-", "−")

@@ -7,7 +7,7 @@ from ktrdr.models.metadata import ModelMetadata
 from ktrdr.models.report.baselines import baseline_names, baseline_title
 from ktrdr.models.report.bootstrap import BlockBootstrap, block_rows
 from ktrdr.models.report.comparison import Comparison, compare
-from ktrdr.models.report.formatting import count, english_list, percent
+from ktrdr.models.report.formatting import count, counted, english_list, percent
 from ktrdr.models.report.rows import ClassifiedRows, Rows
 
 
@@ -131,7 +131,7 @@ def _method(comparisons: tuple[Comparison, ...], bootstrap: BlockBootstrap) -> s
     resamples, blocks = bootstrap.starts.shape
     text = (
         f"The intervals come from {count(resamples)} resamples of the test rows in blocks of "
-        f"{count(bootstrap.block_rows)} consecutive rows ({count(blocks)} blocks), because labels that look "
+        f"{counted(bootstrap.block_rows, 'consecutive row')} ({count(blocks)} blocks), because labels that look "
         "ahead over the same bars are not independent."
     )
     if blocks < _FEW_BLOCKS:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ktrdr.models.report.figure import Figure, Trace, axis, literal
-from ktrdr.models.report.formatting import count, percent
+from ktrdr.models.report.formatting import counted, percent
 from ktrdr.models.report.palette import class_roles, colour
 from ktrdr.models.report.rows import ClassifiedRows, Floats
 
@@ -57,7 +57,7 @@ def _reliability(rows: ClassifiedRows, classes: Sequence[str]) -> Figure:
         key="chart-reliability",
         title="Reliability",
         summary=(
-            f"Test rows in {bins} bins of equal size by predicted probability. "
+            f"Test rows in {counted(bins, 'bin')} of equal size by predicted probability. "
             "Mean distance from the diagonal: "
             + ", ".join(f"{name} {percent(error)}" for name, error in zip(classes, errors, strict=True))
             + "."
@@ -103,7 +103,7 @@ def _confidence(rows: ClassifiedRows, classes: Sequence[str]) -> Figure:
         summary=(
             f"The highest probability of a test row has the median {percent(float(np.median(highest)))}. "
             f"{percent(float(right.mean()))} of all rows are right, and of the surest tenth "
-            f"({count(int(surest.sum()))} rows) {percent(float(right[surest].mean()))}."
+            f"({counted(int(surest.sum()), 'row')}) {percent(float(right[surest].mean()))}."
         ),
         traces=tuple(traces),
         layout={

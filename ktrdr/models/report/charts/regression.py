@@ -13,7 +13,7 @@ from ktrdr.models.report.charts.time_axis import (
 )
 from ktrdr.models.report.decimation import MAX_SCATTER_POINTS, Groups, group_rows
 from ktrdr.models.report.figure import Figure, Trace, axis, packed
-from ktrdr.models.report.formatting import count, number, percent
+from ktrdr.models.report.formatting import count, counted, number, percent
 from ktrdr.models.report.palette import colour
 from ktrdr.models.report.rows import Floats, RegressedRows
 
@@ -68,7 +68,7 @@ def _timeline(rows: RegressedRows, symbol: str) -> Figure:
         title="Returns and predictions over time",
         summary=(
             f"{count(len(rows))} rows. {price_note(rows)}. Below it are groups of up to "
-            f"{count(groups.largest)} rows, each with its median and, as a band, the middle 80\u00a0%. "
+            f"{counted(groups.largest, 'row')}, each with its median and, as a band, the middle 80\u00a0%. "
             f"On the test part the sign is right in {percent(float(right[rows.test].mean()))} of the rows."
         ),
         traces=(

@@ -17,7 +17,7 @@ from ktrdr.models.report.charts.time_axis import (
 )
 from ktrdr.models.report.decimation import MAX_RIBBON_CELLS, Groups, group_rows
 from ktrdr.models.report.figure import Figure, Json, Trace, literal, packed
-from ktrdr.models.report.formatting import count, percent
+from ktrdr.models.report.formatting import count, counted, percent
 from ktrdr.models.report.palette import class_roles, colour
 from ktrdr.models.report.rows import PARTS, ClassifiedRows, Floats, Integers
 
@@ -185,5 +185,5 @@ def _summary(
     return (
         f"{count(len(rows))} rows in {len(PARTS)} parts. On the test part the model answers {said}. "
         f"{price_note(rows)}. In the strip below it {cells}; the shares are over groups of up to "
-        f"{count(groups.largest)} rows, the probabilities are means of {count(fine.largest)} rows."
+        f"{counted(groups.largest, 'row')}, the probabilities are means of {counted(fine.largest, 'row')}."
     )
