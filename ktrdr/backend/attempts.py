@@ -105,7 +105,9 @@ def attempt_failed(work: Work, event: TrainingFailed, retries: RetryPolicy) -> O
     work.note(operation, HistoryKind.ATTEMPT_FAILED, story, attempt=event.attempt, agent_id=event.agent_id)
     if not is_current(operation, event):
         return operation
-    return attempt_over(work, operation, event.cause, event.message, retries)
+    # An agent that is stopped, by a person or for an upgrade, says nothing about the job.
+    costs = event.cause is not FailureCause.AGENT_SHUTDOWN
+    return attempt_over(work, operation, event.cause, event.message, retries, costs=costs)
 
 
 def attempt_cancelled(work: Work, event: TrainingCancelled, retries: RetryPolicy) -> OperationRecord | None:
@@ -155,13 +157,25 @@ def attempt_over(
     retries: RetryPolicy,
     *,
     trigger: Trigger = Trigger.ATTEMPT_FAILED_RETRYABLE,
+    costs: bool = True,
 ) -> OperationRecord:
-    """Decide what follows when the current attempt ends without a model."""
+    """Decide what follows when the current attempt ends without a model.
+
+    Args:
+        work: the transaction.
+        operation: as it is.
+        cause: why the attempt ended.
+        message: likewise, for people.
+        retries: how long to wait before another.
+        trigger: of the transition, if it is tried again.
+        costs: whether this is one of the attempts that the operation is allowed.
+    """
     if operation.state is State.CANCELLING:
         return end_cancelled(work, operation, trigger, f"the run had ended already: {message}")
     if not cause.retryable:
         return _fail(work, operation, Trigger.ATTEMPT_FAILED, cause, message)
-    if operation.attempt >= operation.max_attempts:
+    max_attempts = operation.max_attempts if costs else operation.max_attempts + 1
+    if operation.attempt >= max_attempts:
         last = f"{message} (attempt {operation.attempt} of {operation.max_attempts})"
         return _fail(work, operation, Trigger.ATTEMPTS_EXHAUSTED, cause, last)
     pause_s = retries.pause_s(operation.attempt, cause)
@@ -169,6 +183,8 @@ def attempt_over(
         operation,
         trigger,
         attempt=operation.attempt + 1,
+        max_attempts=max_attempts,
+        message=message,
         claim_id=None,
         agent_id=None,
         device=None,

@@ -20,7 +20,7 @@ def cancel(
         operation = work.change(operation, owner=None)
     if operation.state is not State.CANCELLING:
         work.note(operation, HistoryKind.CANCEL_REQUESTED, reason)
-        operation = work.move(operation, Trigger.CANCEL_REQUESTED, cancel_reason=reason)
+        operation = work.move(operation, Trigger.CANCEL_REQUESTED, cancel_reason=reason, message=None)
     if operation.state is State.CANCELLED:
         work.note(operation, HistoryKind.CANCELLED, "it had not begun to run")
     elif operation.owner is None:

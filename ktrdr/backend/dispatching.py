@@ -45,11 +45,12 @@ def submit(
 
 
 def resume(
-    work: Work, fingerprint: str, instance: str, is_alive: Callable[[str], bool]
+    work: Work, fingerprint: str, max_attempts: int, instance: str, is_alive: Callable[[str], bool]
 ) -> OperationRecord | None:
     """Return an unfinished operation of that fingerprint whose submitter is gone, now this instance's.
 
-    It stays with the process that carries it, if another has taken it over meanwhile.
+    It stays with the process that carries it, if another has taken it over meanwhile. Its attempts are
+    counted anew: who asks again wants it tried, however often it has been interrupted.
     """
     query = (
         select(operations.c.id, operations.c.submitted_by)
@@ -63,7 +64,9 @@ def resume(
         operation = work.operation(operation_id)
         assert operation is not None
         work.note(operation, HistoryKind.RESUMED, "asked for again")
-        operation = work.change(operation, submitted_by=instance)
+        begun = operation.attempt if operation.state is State.RUNNING else operation.attempt - 1
+        limit = max(operation.max_attempts, begun + max_attempts)
+        operation = work.change(operation, submitted_by=instance, max_attempts=limit)
         if operation.owner is None or not is_alive(operation.owner):
             operation = take_over(work, operation, instance)
         return operation

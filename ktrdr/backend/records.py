@@ -63,7 +63,7 @@ class OperationRecord:
     cause: FailureCause | None = None
     """Why it failed; only in the state ``failed``."""
     message: str | None = None
-    """Why it failed or was cancelled, for people."""
+    """Why it failed or was cancelled, for people; before that, why the previous attempt did not finish."""
     progress: TrainingProgress | None = None
     """The newest that is known; its ``attempt`` may be an earlier one."""
     model: str | None = None

@@ -24,6 +24,7 @@ def complete(work: Work, event: ModelReady, event_id: str, operation: OperationR
     operation = work.move(
         operation,
         Trigger.MODEL_PERSISTED,
+        message=None,
         claim_id=event.claim_id,
         agent_id=event.agent_id,
         started_at=operation.started_at or work.now,

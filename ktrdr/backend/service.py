@@ -245,7 +245,7 @@ class Backend:
 
         def action(work: Work) -> Submission:
             if wish.fingerprint is not None:
-                unfinished = dispatching.resume(work, wish.fingerprint, self.instance, is_alive)
+                unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, self.instance, is_alive)
                 if unfinished is not None:
                     return Submission(unfinished, resumed=True)
             operation = dispatching.submit(work, wish, request, max_attempts, self.instance)

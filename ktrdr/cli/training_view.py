@@ -69,7 +69,7 @@ class TrainingView:
         if record.progress is not None and record.state in (State.RUNNING, State.COMPLETED):
             self._display.progress(record.progress)
         if last is not None and record.attempt > last.attempt:
-            why = f": {record.message}" if record.message else ""
+            why = f": {record.message.splitlines()[0].rstrip('.')}" if record.message else ""
             now = f"attempt {record.attempt} of {record.max_attempts}"
             self._display.notice(f"Attempt {last.attempt} did not finish{why}; {now}", style="yellow")
 
