@@ -165,9 +165,11 @@ async def train_embedded(
         listener.on_prepared(prepared)
         if stop.is_set():
             raise OperationCancelledError("Cancelled before anything was started.")
-        await app.start()
+        # Before the start, so that it comes before what others have left, and finds what is to be resumed
+        # as it was left.
         submission = await app.backend.submit(submission_of(prepared, wish, ids))
         listener.on_submitted(submission)
+        await app.start()
         operation_id = submission.operation.operation_id
         canceller = asyncio.create_task(_cancel_when_set(stop, app.backend, operation_id))
         try:
