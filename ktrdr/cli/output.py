@@ -13,7 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ktrdr.errors import KtrdrError, Problem, StrategyError
+from ktrdr.errors import KtrdrError, OperationCancelledError, Problem, StrategyError
 
 # Files and pipes have no width: lines there are as long as they are.
 _PIPE_WIDTH = 200
@@ -61,7 +61,7 @@ def print_warning(message: str) -> None:
 
 @contextmanager
 def reporting_errors(*, as_json: bool = False) -> Iterator[None]:
-    """Turn a `KtrdrError` into a message, or JSON ``{"error": …}``, and exit status 1."""
+    """Turn a `KtrdrError` into a message, or JSON ``{"error": …}``, and an exit status as `fail` does."""
     try:
         yield
     except KtrdrError as error:
@@ -73,7 +73,7 @@ def reporting_errors(*, as_json: bool = False) -> Iterator[None]:
 
 
 def fail(error: KtrdrError, *, as_json: bool = False) -> NoReturn:
-    """Report an error and exit with status 1."""
+    """Report an error and exit with status 1; a cancellation is none, and has a status of its own."""
     if as_json:
         described: dict[str, object] = {
             "type": type(error).__name__,
@@ -83,9 +83,11 @@ def fail(error: KtrdrError, *, as_json: bool = False) -> NoReturn:
         if isinstance(error, StrategyError):
             described["problems"] = [problem_as_json(problem) for problem in error.problems]
         print_json({"error": described})
+    elif isinstance(error, OperationCancelledError):
+        err.print(Text(error.message, style="yellow"))
     else:
         print_error(error)
-    raise typer.Exit(EXIT_FAILED)
+    raise typer.Exit(EXIT_CANCELLED if isinstance(error, OperationCancelledError) else EXIT_FAILED)
 
 
 def problem_as_json(problem: Problem) -> dict[str, object]:

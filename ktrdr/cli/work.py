@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ktrdr.cli.output import err, reporting_errors
+from ktrdr.cli.output import EXIT_CANCELLED, err, reporting_errors
 from ktrdr.cli.settings import settings_for
 
 if TYPE_CHECKING:
@@ -23,12 +23,23 @@ def work(context: typer.Context) -> None:
         from ktrdr.cli.interrupts import run_until_interrupted
         from ktrdr.cli.training_view import TrainingView
 
+        was_interrupted = False
+
+        def interrupted() -> None:
+            nonlocal was_interrupted
+            was_interrupted = True
+            err.print("Giving back what runs …")
+
         with TrainingView() as view:
             finished = run_until_interrupted(
                 lambda stop: work_until_idle(settings, stop=stop, on_change=view.listener.on_change),
-                on_interrupt=lambda: err.print("Giving back what runs …"),
+                on_interrupt=interrupted,
             )
-    err.print(f"{finished} operation{'s' if finished != 1 else ''} finished; nothing is left to do.")
+    count = f"{finished} operation{'s' if finished != 1 else ''} finished"
+    if was_interrupted:
+        err.print(f"{count}; what is not waits for the next `ktrdr work` or `ktrdr train`.")
+        raise typer.Exit(EXIT_CANCELLED)
+    err.print(f"{count}; nothing is left to do.")
 
 
 def start_worker(settings: "Settings") -> Path:
