@@ -1,0 +1,122 @@
+"""Ctrl-C and its kin at any moment: the operation is cancelled, and no half model and no process is left.
+
+A model that was quicker than the interrupt is whole, and counts.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from ktrdr.backend.records import HistoryKind
+from ktrdr.backend.states import State
+from tests.e2e.command import Command
+from tests.e2e.installation import Installation, epochs
+
+ENDS_WITHIN_S = 3.0
+
+Moment = Callable[[Installation, Command], object]
+
+MOMENTS: dict[str, Moment] = {
+    "it prepares": lambda _, train: train.runner(),
+    "the runner imports torch": lambda all_, train: train.until(all_.operations, "an operation"),
+    "it trains": lambda all_, train: train.until(lambda: all_.has_reached_epoch(2), "epoch 2"),
+}
+
+
+def interrupt(installation: Installation, command: Command, number: int, *, group: bool = False) -> int:
+    """Send a signal, and return the exit status; check that it ends soon, without a trace."""
+    sent_at = time.monotonic()
+    if group:
+        command.send_to_group(number)
+    else:
+        command.send(number)
+    status = command.wait()
+    took_s = time.monotonic() - sent_at
+    assert took_s < ENDS_WITHIN_S, installation.describe()
+    assert "Traceback" not in command.stderr
+    return status
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["alone", "with its whole process group"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_cancels_while(moment: str, group: bool, installation: Installation) -> None:
+    train = installation.train(*epochs(2000))
+    MOMENTS[moment](installation, train)
+    assert interrupt(installation, train, signal.SIGINT, group=group) == 130
+    installation.check_at_rest(models=0)
+    assert "Cancel" in train.stderr
+    assert "error" not in train.stderr
+    for operation in installation.operations():
+        assert operation.state is State.CANCELLED
+        assert operation.message == "interrupted by the user"
+        assert f"{operation.operation_id} was cancelled; no model was made." in train.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_wish_to_end_cancels_as_ctrl_c_does(number: int, installation: Installation) -> None:
+    train = installation.train(*epochs(2000))
+    train.until(lambda: installation.has_reached_epoch(2), "epoch 2")
+    assert interrupt(installation, train, number) == 130
+    installation.check_at_rest(models=0)
+    assert installation.operation().state is State.CANCELLED
+
+
+def test_ctrl_c_before_anything_has_begun_leaves_nothing(installation: Installation) -> None:
+    train = installation.train()
+    train.until(lambda: train.has_loaded("pydantic"), "it loaded its libraries")
+    assert interrupt(installation, train, signal.SIGINT, group=True) == 130
+    installation.check_at_rest(models=0)
+    assert not installation.home.exists()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.2])
+def test_ctrl_c_while_the_model_is_persisted_ends_in_a_whole_model_or_none(
+    delay_s: float, installation: Installation
+) -> None:
+    train = installation.train(*epochs(2))
+    train.until(installation.has_spooled, "a result")
+    time.sleep(delay_s)  # not to wait for anything: to be at another moment
+    status = interrupt(installation, train, signal.SIGINT, group=True)
+    state = installation.operation().state
+    assert (state, status) in ((State.CANCELLED, 130), (State.COMPLETED, 0))
+    installation.check_at_rest(models=int(state is State.COMPLETED))
+    assert ("Trained eurusd_momentum/EURUSD_1h_v1" in train.stdout) == (state is State.COMPLETED)
+
+
+def test_a_cancel_from_another_process_takes_effect_at_once(installation: Installation) -> None:
+    train = installation.train(*epochs(2000))
+    train.until(lambda: installation.has_reached_epoch(2), "epoch 2")
+    operation_id = installation.operation().operation_id
+    cancel = installation.run("ops", "cancel", operation_id, "--reason", "it is the wrong one")
+    assert cancel.wait() == 0
+    assert operation_id in cancel.stderr
+    assert train.wait(ENDS_WITHIN_S) == 130
+    assert f"{operation_id} was cancelled; no model was made." in train.stderr
+    installation.check_at_rest(models=0)
+    assert installation.operation().state is State.CANCELLED
+    assert installation.operation().message == "it is the wrong one"
+    times = {entry.kind: entry.at for entry in installation.history()}
+    took = times[HistoryKind.CANCELLED] - times[HistoryKind.CANCEL_REQUESTED]
+    assert took < timedelta(seconds=2)  # a tenth of it, when nothing else runs
+
+
+def test_work_that_is_interrupted_gives_back_what_runs_which_costs_no_attempt(
+    installation: Installation, undisturbed: str
+) -> None:
+    killed = installation.train(*epochs(60))
+    killed.until(lambda: installation.has_reached_epoch(1), "epoch 1")
+    installation.kill(killed)
+    for attempt in (2, 3, 4):
+        work = installation.start("work")
+        work.until(partial(installation.has_reached_epoch, 1, attempt=attempt), f"attempt {attempt} ran")
+        assert interrupt(installation, work, signal.SIGINT, group=True) == 130
+        assert "nothing is left to do" not in work.stderr
+        installation.check_nothing_runs()
+        assert not installation.operation().state.terminal
+    installation.start("work").succeed()
+    installation.check_at_rest(models=1)
+    assert installation.sha256(*installation.versions()) == undisturbed
