@@ -131,8 +131,8 @@ def _method(comparisons: tuple[Comparison, ...], bootstrap: BlockBootstrap) -> s
     resamples, blocks = bootstrap.starts.shape
     text = (
         f"The intervals come from {count(resamples)} resamples of the test rows in blocks of "
-        f"{counted(bootstrap.block_rows, 'consecutive row')} ({count(blocks)} blocks), because labels that look "
-        "ahead over the same bars are not independent."
+        f"{counted(bootstrap.block_rows, 'consecutive row')} ({count(blocks)} blocks), because labels that "
+        "look ahead over the same bars are not independent."
     )
     if blocks < _FEW_BLOCKS:
         text += " So few blocks make the intervals themselves rough."
