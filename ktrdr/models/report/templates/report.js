@@ -8,6 +8,7 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    typesetMath: false,
     modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
     // Nothing leaves this page: plotly.js would offer to send a chart's data to its maker.
     showSendToCloud: false,
