@@ -174,12 +174,14 @@ class Database:
 
 
 class CommitWatch:
-    """Tells cheaply whether anybody may have committed since it was last asked; for one thread at a time."""
+    """Tells cheaply whether anybody may have committed since it was last asked."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._using = threading.Lock()
         self._connection: PoolProxiedConnection | None = None
         self._seen: object = None
+        self._closed = False
 
     def changed(self) -> bool:
         """Return whether the database may differ from what it was at the last call; True at the first.
@@ -189,23 +191,29 @@ class CommitWatch:
         Raises:
             DatabaseUnavailableError: the database cannot be asked.
         """
-        seen: object
-        if self._database._sqlite:
-            with self._database._translated():
-                if self._connection is None:
-                    self._connection = self._database._engine.raw_connection()
-                # Without a transaction, which would see no change.
-                seen = self._connection.cursor().execute("PRAGMA data_version").fetchone()[0]
-        else:
-            seen = time.monotonic() // _POLL_OTHER_ENGINES_S
-        changed, self._seen = seen != self._seen, seen
-        return changed
+        with self._using:
+            if self._closed:
+                return False
+            seen = self._read()
+            changed, self._seen = seen != self._seen, seen
+            return changed
 
     def close(self) -> None:
-        """Release its connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Release its connection; a call that is under way in another thread ends first."""
+        with self._using:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _read(self) -> object:
+        if not self._database._sqlite:
+            return time.monotonic() // _POLL_OTHER_ENGINES_S
+        with self._database._translated():
+            if self._connection is None:
+                self._connection = self._database._engine.raw_connection()
+            # Without a transaction, which would see no change.
+            return self._connection.cursor().execute("PRAGMA data_version").fetchone()[0]
 
 
 def _begin_sqlite(connection: Connection) -> None:
