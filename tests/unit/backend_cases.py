@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -327,6 +328,19 @@ class World:
         while not stopping.done():
             await self.clock.advance(0.1)
         await stopping
+        for agent in (self.agent, *self.others):
+            await agent.stop()
+        self.store.close()
+
+    async def kill(self) -> None:
+        """End as `kill -9` would: nothing is said or written any more, and the kernel frees the lock."""
+        backend = self.backend
+        if backend._working is not None:
+            backend._working.remove_done_callback(backend._ended)
+            backend._working.cancel()
+            await asyncio.wait((backend._working,))
+        if backend._lock is not None and backend._lock._descriptor is not None:
+            os.close(backend._lock._descriptor)
         for agent in (self.agent, *self.others):
             await agent.stop()
         self.store.close()
