@@ -141,6 +141,17 @@ async def test_of_several_processes_one_takes_over(tmp_path: Path) -> None:
         assert first.agent.waiting + second.agent.waiting == 5
 
 
+async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    async with started(tmp_path, clock=clock) as first, started(tmp_path, clock=clock) as second:
+        operation_id = await first.submit()
+        _belongs_to(first, operation_id, "dead")
+        seen_by_both = first.get(operation_id)
+        taken = [world.backend._sweep._take_over(seen_by_both) for world in (first, second)]
+        assert [operation is not None for operation in taken] == [True, False]
+        assert first.get(operation_id).owner == first.backend.instance
+
+
 async def test_a_process_that_stops_leaves_its_operations_to_the_next(tmp_path: Path) -> None:
     clock = VirtualClock()
     async with started(tmp_path, clock=clock) as first:

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
@@ -15,6 +17,7 @@ from ktrdr.backend.watching import Feed
 from ktrdr.bus.memory import MemoryBroker
 from ktrdr.clock import SystemClock
 from ktrdr.errors import OperationNotFoundError, StoreError
+from ktrdr.events import TrainingProgress
 from tests.unit.backend_cases import (
     ScriptedAgent,
     World,
@@ -116,6 +119,48 @@ async def test_progress_of_a_superseded_attempt_is_not_shown(world: World) -> No
     progress = world.get(first).progress
     assert progress is not None
     assert (progress.attempt, progress.sequence) == (2, 1)
+
+
+async def test_each_progress_is_handed_on_once_and_in_order(world: World) -> None:
+    run = await world.running()
+    handed: list[int] = []
+    recorder = ProgressRecorder(
+        world.store,
+        clock=world.clock,
+        offload=inline,
+        on_progress=lambda progress: handed.append(progress.sequence),
+    )
+    for number in (1, 5, 3, 5, 7, 6):
+        values = {"stage": "Training", "stage_number": 6, "stages": 8, "fraction": 0.5}
+        recorder.record(TrainingProgress(**run.token, sequence=number, **values))
+    assert handed == [1, 5, 7]
+    await recorder.flush()
+    written = world.get(run).progress
+    assert written is not None
+    assert written.sequence == 7
+
+
+async def test_a_reading_that_comes_late_sets_neither_state_nor_progress_back(world: World) -> None:
+    operation_id = await world.submit()
+    feed = Feed(world.store, world.clock, offload=inline)
+    watch = Watch(world, operation_id, feed)
+    await world.pass_time()
+    queued = world.get(operation_id)
+    run = await world.agent.take()
+    await world.agent.progress(run, 1)
+    await world.pass_time()
+    running = world.get(run)
+    assert running.progress is not None
+    feed.changed(running)
+    feed.changed(queued)
+    await world.pass_time()
+    assert watch.states == ["queued", "running"]
+    feed.changed(replace(running, revision=running.revision + 1, progress=None))
+    await world.pass_time()
+    assert watch.states == ["queued", "running"]
+    assert watch.positions == [(1, 1)] * len(watch.positions)
+    assert watch.seen[-1].progress == running.progress
+    watch.task.cancel()
 
 
 async def test_a_slow_watcher_gets_the_newest_and_misses_what_was_between(world: World) -> None:
