@@ -10,6 +10,7 @@ from ktrdr.backend.leases import Leases
 from ktrdr.backend.persistence import ModelPersister
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.results import is_wanted
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.waiting import Offload
@@ -139,7 +140,7 @@ class EventHandlers:
     # --- what is in the way -----------------------------------------------------------------------
 
     async def note_obstacle(self, envelope: Envelope, error: KtrdrError) -> None:
-        """Say in the log, and in the operation's history, what an event waits for."""
+        """Say in the log, and to those who follow the operation, what an event waits for."""
         operation_id = envelope.operation_id
         _log.warning(
             "event waits", type=envelope.event.type_name(), operation_id=operation_id, reason=str(error)
@@ -147,13 +148,15 @@ class EventHandlers:
         if operation_id is None:
             return
 
-        def action(work: Work) -> None:
+        def action(work: Work) -> OperationRecord | None:
             operation = work.operation(operation_id)
-            if operation is not None and work.last_note(operation_id) != str(error):
-                work.note(operation, HistoryKind.RESULT_WAITS, str(error))
+            if operation is None or not is_wanted(operation) or operation.message == str(error):
+                return None
+            work.note(operation, HistoryKind.RESULT_WAITS, str(error))
+            return work.change(operation, message=str(error))
 
         try:
-            await self.offload(lambda: self.store.change(action, instance=self.instance))
+            await self._change(action)
         except (DatabaseUnavailableError, StorageFullError):
             return  # it is in the log
 

@@ -63,7 +63,8 @@ class OperationRecord:
     cause: FailureCause | None = None
     """Why it failed; only in the state ``failed``."""
     message: str | None = None
-    """Why it failed or was cancelled, for people; before that, why the previous attempt did not finish."""
+    """Why it failed or was cancelled, for people; before that, why its last attempt did not finish, or what
+    its result waits for."""
     progress: TrainingProgress | None = None
     """The newest that is known; its ``attempt`` may be an earlier one."""
     model: str | None = None

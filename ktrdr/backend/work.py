@@ -169,16 +169,6 @@ class Work:
             )
         )
 
-    def last_note(self, operation_id: str) -> str | None:
-        """Return the newest message in the operation's history."""
-        query = (
-            select(operation_history.c.message)
-            .where(operation_history.c.operation_id == operation_id)
-            .order_by(operation_history.c.id.desc())
-            .limit(1)
-        )
-        return self.connection.execute(query).scalar_one_or_none()
-
     def first_time(self, event_id: str, event: OperationEvent) -> bool:
         """Return whether the event was not received before, and remember it."""
         known = self.connection.execute(select(inbox.c.event_id).where(inbox.c.event_id == event_id)).first()

@@ -229,7 +229,7 @@ class ModelDirectory:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                need = f": the model needs {needed:,} bytes, {self._free():,} are free" if needed else ""
+                need = f": the model needs {needed:,} bytes" if needed else ""
                 raise StorageFullError(
                     f"The disk of {self.root} is full{need}.", fix="Free some space; the model waits."
                 ) from error
@@ -237,10 +237,6 @@ class ModelDirectory:
                 f"{self.root} cannot be written: {error.strerror or error}.",
                 fix="Make it a directory that is yours, or set KTRDR_MODELS_DIR to one.",
             ) from error
-
-    def _free(self) -> int:
-        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
-        return shutil.disk_usage(existing).free
 
 
 def _sums(files: Mapping[str, FileDigest]) -> str:

@@ -237,6 +237,34 @@ async def test_what_ended_with_its_agent_is_retried_at_once(world: World, cause:
     assert world.agent.waiting == 1
 
 
+async def test_an_orderly_stop_costs_no_attempt_but_a_crash_does(world: World) -> None:
+    run = await world.running(max_attempts=2)
+    for _ in range(4):
+        await world.agent.fail(run, FailureCause.AGENT_SHUTDOWN)
+        await world.pass_time()
+        run = await world.agent.take()
+        await world.pass_time()
+    await world.agent.fail(run)
+    await world.pass_time(100)
+    run = await world.agent.take()
+    await world.agent.fail(run)
+    await world.pass_time()
+    assert (world.get(run).state, run.request.attempt) == (State.FAILED, 6)
+
+
+async def test_why_an_attempt_did_not_finish_is_told_until_the_operation_has_ended_otherwise(
+    world: World,
+) -> None:
+    run = await world.running()
+    await world.agent.fail(run)
+    await world.pass_time(2)
+    assert world.get(run).message == "it broke"
+    second = await world.agent.take()
+    await world.agent.finish(second)
+    await world.pass_time()
+    assert (world.get(run).state, world.get(run).message) == (State.COMPLETED, None)
+
+
 async def test_a_run_that_stops_without_being_asked_is_retried(world: World) -> None:
     run = await world.running()
     await world.agent.cancelled(run)

@@ -327,12 +327,13 @@ async def test_a_model_waits_for_space_on_a_full_disk_and_is_registered_then(
         assert len(waits) == 1
         assert "the model needs 20," in waits[0]
         assert "Free some space" in waits[0]
+        assert world.get(run).message == waits[0]
         assert _files(small_disk) == {filler}
 
         filler.unlink()
         await world.pass_time(11)
-        assert world.get(run).state is State.COMPLETED
-        assert world.get(run).attempt == 1
+        operation = world.get(run)
+        assert (operation.state, operation.attempt, operation.message) == (State.COMPLETED, 1, None)
         assert _verified(world)
 
 

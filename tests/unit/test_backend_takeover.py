@@ -215,6 +215,19 @@ async def test_what_is_resumed_while_it_ran_is_retried(world: World) -> None:
     assert (world.get(run).state, world.get(run).attempt) == (State.QUEUED, 2)
 
 
+async def test_attempts_are_counted_anew_for_who_asks_again(world: World) -> None:
+    run = await world.running(fingerprint="same", max_attempts=1)
+    _belongs_to(world, run.request.operation_id, "dead")
+    assert (await world.backend.submit(wish(fingerprint="same", max_attempts=1))).resumed
+    await world.agent.fail(run, FailureCause.AGENT_RESTARTED)
+    await world.pass_time()
+    second = await world.agent.take()
+    assert second.request.attempt == 2
+    await world.agent.fail(second)
+    await world.pass_time()
+    assert world.get(run).state is State.FAILED
+
+
 async def test_what_is_asked_for_twice_by_the_living_is_trained_twice(world: World) -> None:
     lock = _living(world, "other")
     operation_id = await world.submit(fingerprint="same")
