@@ -52,7 +52,7 @@ def test_an_edge_leads_where_it_should(before: State, trigger: Trigger, after: S
 
 
 def test_there_are_no_other_edges() -> None:
-    assert TRANSITIONS == {(before, trigger): after for before, trigger, after in EDGES}
+    assert {(before, trigger): after for before, trigger, after in EDGES} == TRANSITIONS
 
 
 @pytest.mark.parametrize("state", State)
