@@ -3,8 +3,8 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ktrdr.blobs.store import BlobStore, referred_sha256
@@ -29,23 +29,27 @@ class DatasetCache:
         for path in self._directory.glob(".*"):
             path.unlink(missing_ok=True)
 
-    @asynccontextmanager
-    async def fetched(self, refs: Sequence[DatasetRef]) -> AsyncIterator[tuple[Dataset, ...]]:
-        """Within it, the datasets are there, each verified against its hash.
+    @contextmanager
+    def in_use(self, refs: Sequence[DatasetRef]) -> Iterator[None]:
+        """Within it, none of these is removed."""
+        names = [ref.blob.sha256 for ref in refs]
+        self._in_use.update(names)
+        try:
+            yield
+        finally:
+            self._in_use.subtract(names)
+
+    async def fetch(self, refs: Sequence[DatasetRef]) -> tuple[Dataset, ...]:
+        """Return the datasets, each verified against its hash; one after the other.
 
         Raises:
             BlobError: one is missing, or its content is not what the reference says.
             StorageFullError: there is no space for it.
         """
-        names = [referred_sha256(ref.blob) for ref in refs]
-        self._in_use.update(names)
-        try:
-            yield tuple([await asyncio.to_thread(self._fetch, ref) for ref in refs])
-        finally:
-            self._in_use.subtract(names)
+        return tuple([await asyncio.to_thread(self._fetch, ref) for ref in refs])
 
     def _fetch(self, ref: DatasetRef) -> Dataset:
-        path = self._blobs.fetch(ref.blob, self._directory / ref.blob.sha256)
+        path = self._blobs.fetch(ref.blob, self._directory / referred_sha256(ref.blob))
         os.utime(path)
         self._prune()
         return Dataset(ref=ref, path=path)

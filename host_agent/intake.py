@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from enum import Enum
 
 import structlog
 
@@ -64,8 +65,17 @@ class Intake:
         return taken
 
 
-async def read_request(delivery: Delivery) -> TrainingRequested | None:
-    """Return the request in a delivery; None if there is none, and the delivery is settled.
+class Settled(Enum):
+    """What became of a delivery that is not for this agent."""
+
+    REJECTED = "rejected"
+    """Nobody can read it: it is a dead letter."""
+    GIVEN_BACK = "given back"
+    """Another agent may be able to do what it asks for."""
+
+
+async def read_request(delivery: Delivery) -> TrainingRequested | Settled:
+    """Return the request in a delivery, or how it was settled instead.
 
     What cannot be read by anyone is dead-lettered. A request of a version that is not known here is given
     back, for a newer agent to take.
@@ -75,29 +85,27 @@ async def read_request(delivery: Delivery) -> TrainingRequested | None:
     except UnknownEventError as error:
         if delivery.message.type.startswith(f"{TrainingRequested.type}."):
             _log.warning("request not understood; this agent is too old for it", reason=str(error))
-            await give_back(delivery)
-        else:
-            await _reject(delivery, str(error))
-        return None
+            return await give_back(delivery)
+        return await _reject(delivery, str(error))
     except CodecError as error:
-        await _reject(delivery, str(error))
-        return None
+        return await _reject(delivery, str(error))
     if not isinstance(event, TrainingRequested):
-        await _reject(delivery, f"A {event.type_name()} is no request for an attempt.")
-        return None
+        return await _reject(delivery, f"A {event.type_name()} is no request for an attempt.")
     return event
 
 
-async def give_back(delivery: Delivery) -> None:
+async def give_back(delivery: Delivery) -> Settled:
     """Leave a request to others. If the connection is lost, the broker has taken it back already."""
     with contextlib.suppress(BusError):
         await delivery.nack()
+    return Settled.GIVEN_BACK
 
 
-async def _reject(delivery: Delivery, reason: str) -> None:
+async def _reject(delivery: Delivery, reason: str) -> Settled:
     _log.warning("request rejected", reason=reason, message_id=delivery.message.message_id)
     with contextlib.suppress(BusError):
         await delivery.reject(reason)
+    return Settled.REJECTED
 
 
 async def _next_of(consumer: Consumer) -> Delivery:

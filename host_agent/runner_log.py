@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import structlog
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 from host_agent.frames import LogLine
 
 _MAX_CHARACTERS = 16_384
+_MAX_INTEGER = 2**63
 
 
 def configure_runner_logging(level: str, emit: Callable[[LogLine], None]) -> None:
@@ -59,8 +61,12 @@ class _Handler(logging.Handler):
 
 
 def _plain(value: object) -> JsonValue:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, Integral):  # of NumPy too
+        return int(value) if abs(int(value)) < _MAX_INTEGER else str(value)
+    if isinstance(value, Real):
+        return float(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

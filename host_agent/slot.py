@@ -12,7 +12,7 @@ from host_agent.datasets import DatasetCache
 from host_agent.endings import Cancelled, Ending, Failed, Trained
 from host_agent.failures import ending_of
 from host_agent.frames import LogLine
-from host_agent.intake import Intake, give_back, read_request
+from host_agent.intake import Intake, Settled, give_back, read_request
 from host_agent.journal import Announcement, Claim, ClaimFolder, Journal
 from host_agent.link import Link
 from host_agent.options import AgentOptions
@@ -86,26 +86,26 @@ class Slot:
                 pause_s = pauses.next()
             else:
                 pauses.reset()
-                pause_s = 0.0 if await self._serve(delivery) else _NOT_MINE_PAUSE_S
+                if await self._serve(delivery) is Settled.GIVEN_BACK:
+                    pause_s = _NOT_MINE_PAUSE_S
             if pause_s:
                 await wait_until(shared.draining, shared.clock, pause_s)
 
-    async def _serve(self, delivery: Delivery) -> bool:
-        """Settle a delivery, and do what it asks for; return whether this slot was the one for it."""
+    async def _serve(self, delivery: Delivery) -> Settled | None:
+        """Do what a delivery asks for; if that is not for this slot, return what became of it."""
         request = await read_request(delivery)
-        if request is None:
-            return False
+        if isinstance(request, Settled):
+            return request
         with structlog.contextvars.bound_contextvars(
             operation_id=request.operation_id, attempt=request.attempt, agent=self._shared.agent_id
         ):
             await self._find_device()
             if request.require_gpu and self._device() in ("cpu", UNKNOWN_DEVICE):
                 _log.warning("request needs a GPU, which this agent has not", device=self._device())
-                await give_back(delivery)
-                return False
+                return await give_back(delivery)
             return await self._attempt(delivery, request)
 
-    async def _attempt(self, delivery: Delivery, request: TrainingRequested) -> bool:
+    async def _attempt(self, delivery: Delivery, request: TrainingRequested) -> Settled | None:
         shared = self._shared
         claim = Claim(
             operation_id=request.operation_id,
@@ -123,8 +123,7 @@ class Slot:
         if not is_ours:
             shared.attempts.remove(claim.claim_id)
             await asyncio.to_thread(folder.remove)
-            await give_back(delivery)
-            return False
+            return await give_back(delivery)
         shared.attempts.accepted(claim.claim_id)
         # From here on the claim is ours, whatever happens to the message: if it is not acked, whoever takes
         # it next is told to stop.
@@ -132,7 +131,7 @@ class Slot:
             await delivery.ack()
         ending = obstacle or await self._carry_out(attempt, request, folder)
         await self._hand_over(folder, _as_asked(attempt, ending))
-        return True
+        return None
 
     async def _open(self, claim: Claim) -> tuple[ClaimFolder, Failed | None]:
         try:
@@ -177,9 +176,13 @@ class Slot:
             self._shared.link, attempt.claim, agent_id=self._shared.agent_id, clock=self._shared.clock
         )
         try:
-            async with self._shared.datasets.fetched(request.datasets) as datasets:
+            with self._shared.datasets.in_use(request.datasets):
+                fetching = asyncio.create_task(self._shared.datasets.fetch(request.datasets))
+                await first_of(fetching, attempt.stopping.wait())
+                if attempt.stopping.is_set():
+                    return Cancelled()
                 return await self._runner.run(
-                    self._job(request, datasets),
+                    self._job(request, fetching.result()),
                     run_id=attempt.claim.claim_id,
                     bundle=folder.bundle,
                     cancel=attempt.stopping,

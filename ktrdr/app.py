@@ -19,7 +19,7 @@ from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import OperationCancelledError
+from ktrdr.errors import KtrdrError, OperationCancelledError, StoreError
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
 
@@ -157,6 +157,7 @@ async def train_embedded(
         StrategyError: the strategy is wrong.
         DataError: its bars are missing or wrong.
         OperationCancelledError: stopped before there was an operation.
+        StoreError: stopped, but that cannot be recorded.
     """
     listener = listener or TrainingListener()
     ids = RandomIds()
@@ -171,14 +172,17 @@ async def train_embedded(
         listener.on_submitted(submission)
         await app.start()
         operation_id = submission.operation.operation_id
+        watching = asyncio.create_task(_watch(app.backend, operation_id, listener.on_change))
         canceller = asyncio.create_task(_cancel_when_set(stop, app.backend, operation_id))
         try:
-            record = submission.operation
-            async for record in app.backend.watch(operation_id):
-                listener.on_change(record)
+            await asyncio.wait((watching, canceller), return_when=asyncio.FIRST_COMPLETED)
+            if canceller.done():
+                canceller.result()
+            record = await watching
         finally:
-            canceller.cancel()
-            await asyncio.gather(canceller, return_exceptions=True)
+            for task in (watching, canceller):
+                task.cancel()
+            await asyncio.gather(watching, canceller, return_exceptions=True)
         await _finish_all(app.backend, stop, listener.on_change)
         return record
 
@@ -217,7 +221,13 @@ async def work_until_idle(
 
 async def _cancel_when_set(stop: asyncio.Event, backend: Backend, operation_id: str) -> None:
     await stop.wait()
-    await backend.cancel(operation_id, "interrupted by the user")
+    try:
+        await backend.cancel(operation_id, "interrupted by the user")
+    except KtrdrError as error:
+        raise StoreError(
+            f"{operation_id} was stopped, but its cancellation cannot be recorded. {error}",
+            fix=f"It goes on with the next training, unless you cancel it: ktrdr ops cancel {operation_id}",
+        ) from error
 
 
 async def _finish_all(
@@ -240,6 +250,11 @@ async def _finish_all(
     return finished
 
 
-async def _watch(backend: Backend, operation_id: str, on_change: Callable[[OperationRecord], None]) -> None:
+async def _watch(
+    backend: Backend, operation_id: str, on_change: Callable[[OperationRecord], None]
+) -> OperationRecord:
     async for record in backend.watch(operation_id):
         on_change(record)
+        if record.state.terminal:
+            return record
+    raise AssertionError("a watch ends with the end of its operation")

@@ -1,4 +1,4 @@
-"""A disk that is really full after a mebibyte: the fixture ``small_disk`` of every test, and ``fill``."""
+"""A disk that is really full after a few megabytes: the fixture ``small_disk``, and ``fill``."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SMALL_DISK_BYTES = 1024 * 1024
+SMALL_DISK_BYTES = 8 * 1024 * 1024
 
 _GIVEN = "KTRDR_TEST_SMALL_DISK"
 _IN_NAMESPACE = "KTRDR_TEST_IN_NAMESPACE"

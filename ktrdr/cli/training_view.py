@@ -72,6 +72,8 @@ class TrainingView:
             why = f": {record.message.splitlines()[0].rstrip('.')}" if record.message else ""
             now = f"attempt {record.attempt} of {record.max_attempts}"
             self._display.notice(f"Attempt {last.attempt} did not finish{why}; {now}", style="yellow")
+        elif last is not None and record.message not in (None, last.message) and not record.state.terminal:
+            self._display.notice(f"Waiting: {record.message}", style="yellow")
 
     def __enter__(self) -> Self:
         self._display.__enter__()

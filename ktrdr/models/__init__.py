@@ -1,1 +1,1 @@
-"""TODO"""
+"""Models as files: bundles, version directories, reports, and models loaded to predict."""

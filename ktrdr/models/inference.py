@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 OutputType = Literal["classification", "regression"]
 Float32Array = npt.NDArray[np.float32]
 
-_MAX_ROWS = 4096
+_MIN_ROWS, _MAX_ROWS = 64, 4096  # with fewer, a large network is read from memory more than it computes
 _MULTIPLICATIONS = 100_000_000  # some 50 ms of one core
 
 
 def rows_at_a_time(parameters: int) -> int:
-    """Return how many rows a network of so many parameters can be given between two checks, 50 ms apart."""
-    return max(1, min(_MAX_ROWS, _MULTIPLICATIONS // max(1, parameters)))
+    """Return how many rows a network of so many parameters can be given between two checks, 50 ms apart.
+
+    Over two million parameters it takes longer, up to 0.2 s.
+    """
+    return max(_MIN_ROWS, min(_MAX_ROWS, _MULTIPLICATIONS // max(1, parameters)))
 
 
 def predict(

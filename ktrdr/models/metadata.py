@@ -125,7 +125,7 @@ class ModelMetadata(_Record):
     """Of the best epoch."""
     test_metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
-    """Baseline (``majority_class``, ``last_return_sign``) → the same test metrics, where they apply."""
+    """Baseline (``majority_class`` or ``training_mean``, ``last_return_sign``) → the metrics that apply."""
     per_class: tuple[ClassMetrics, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     """Rows: true class; columns: predicted class."""

@@ -27,17 +27,16 @@ def encode_evaluation(
         classes: names of the classes; none for regression.
     """
     used = np.concatenate([split.rows(part) for part in PARTS])
-    parts = [part for part in PARTS for _ in split.rows(part)]
+    parts = np.repeat(np.arange(len(PARTS)), [len(split.rows(part)) for part in PARTS])
     columns: dict[str, pa.Array] = {
         "timestamp": pa.array(to_microseconds(rows.times[used])).cast(pa.timestamp("us", tz="UTC")),
-        "part": pa.array(parts, pa.string()),
+        "part": _names(parts, PARTS),
         "close": pa.array(rows.closes[used]),
     }
     outputs, targets = predictions[used], rows.targets[used]
     if classes:
-        names = np.array(classes)
-        columns["label"] = pa.array(names[targets])
-        columns["prediction"] = pa.array(names[outputs.argmax(axis=1)])
+        columns["label"] = _names(targets, classes)
+        columns["prediction"] = _names(outputs.argmax(axis=1), classes)
         columns |= {f"p_{name}": pa.array(outputs[:, number]) for number, name in enumerate(classes)}
     else:
         columns["label"] = pa.array(targets)
@@ -46,3 +45,8 @@ def encode_evaluation(
     pq.write_table(pa.table(columns), sink, compression="zstd", store_schema=False)
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded
+
+
+def _names(numbers: npt.NDArray[np.generic], names: Sequence[str]) -> pa.Array:
+    # As a dictionary, which Parquet has too: a tenth of the time that as many strings take.
+    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(names, pa.string()))

@@ -63,14 +63,11 @@ class Installation:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    def start(self, *arguments: str | Path) -> Command:
-        """Start ``ktrdr`` with these arguments, as the leader of a session of its own."""
-        return self.start_python("-m", "ktrdr.cli.main", *arguments)
-
-    def start_python(self, *arguments: str | Path) -> Command:
-        """Start an interpreter, likewise."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands see in their environment."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KTRDR_")}
-        environment = {
+        return {
             **inherited,
             "KTRDR_HOME": str(self.home),
             "KTRDR_MODELS_DIR": str(self.models),
@@ -78,13 +75,20 @@ class Installation:
             _MARK: str(self.root),
             **self.variables,
         }
+
+    def start(self, *arguments: str | Path) -> Command:
+        """Start ``ktrdr`` with these arguments, as the leader of a session of its own."""
+        return self.start_python("-m", "ktrdr.cli.main", *arguments)
+
+    def start_python(self, *arguments: str | Path) -> Command:
+        """Start an interpreter, likewise."""
         output = self.root / f"command-{len(self._commands) + 1}"
         process_arguments = [sys.executable, *map(str, arguments)]
         with output.with_suffix(".out").open("wb") as stdout, output.with_suffix(".err").open("wb") as stderr:
             process = subprocess.Popen(
                 process_arguments,
                 cwd=self.root,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -150,10 +154,15 @@ class Installation:
         assert self.store is not None
         return self.store.history((operation or self.operation()).operation_id)
 
-    def has_reached_epoch(self, epoch: int, *, attempt: int = 1) -> bool:
-        """Return whether an attempt that runs has completed so many epochs."""
-        running = [operation.progress for operation in self.operations() if operation.state is State.RUNNING]
-        return any(its is not None and its.attempt == attempt and its.epoch >= epoch for its in running)
+    def has_reached_epoch(self, epoch: int, *, attempt: int = 1, operation: str | None = None) -> bool:
+        """Return whether an attempt that runs, of that operation or any, has completed so many epochs."""
+        return any(
+            running.progress is not None
+            and running.progress.attempt == attempt
+            and running.progress.epoch >= epoch
+            for running in self.operations()
+            if running.state is State.RUNNING and operation in (None, running.operation_id)
+        )
 
     def has_spooled(self) -> bool:
         """Return whether an agent has recorded how an attempt ended, and not been answered yet."""

@@ -284,6 +284,37 @@ def test_every_row_is_used_once_per_epoch(rows: int, batch_size: int) -> None:
         assert not torch.equal(order, numbered[:, 0])
 
 
+def test_the_order_of_rows_does_not_depend_on_what_else_is_drawn() -> None:
+    orders = []
+    for draws in (1, 1000):
+        seen: list[Tensor] = []
+
+        class Recording(nn.Module):
+            def __init__(self, draws: int, seen: list[Tensor]) -> None:
+                super().__init__()
+                torch.rand(draws)
+                self.weight = nn.Parameter(torch.zeros(1, 3))
+                self.seen = seen
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                if self.training:
+                    self.seen.append(inputs[:, 0])
+                return inputs[:, :3] * self.weight
+
+        class Plain(Network):
+            draws: int
+
+            def build(self, inputs: int, outputs: int) -> nn.Module:
+                return Recording(self.draws, seen)  # noqa: B023  # built within this turn of the loop
+
+            def parameter_count(self, inputs: int, outputs: int) -> int:
+                return 3
+
+        run(Plain(draws=draws), options=replace(OPTIONS, epochs=2))
+        orders.append(torch.cat(seen))
+    assert torch.equal(orders[0], orders[1])
+
+
 def test_a_cancellation_takes_effect_within_the_epoch() -> None:
     cancellation = ManualCancellation()
 

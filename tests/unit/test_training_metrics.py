@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from ktrdr.training.class_balance import inverse_frequency
 from ktrdr.training.metrics import (
     classification_metrics,
     confusion_matrix,
@@ -11,7 +12,6 @@ from ktrdr.training.metrics import (
     per_class_metrics,
     regression_metrics,
 )
-from ktrdr.training.class_balance import inverse_frequency
 
 NAMES = ("BUY", "HOLD", "SELL")
 

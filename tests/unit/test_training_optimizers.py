@@ -64,7 +64,8 @@ def test_an_optimizer_does_what_that_of_torch_does(
         torch.testing.assert_close(flat.vector, expected, rtol=1e-12, atol=1e-14)
 
 
-LOSSES = [1.0, 0.9, 0.95, 0.9, 0.90001, 0.91, 0.8999999, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86]
+# With two plateaus, on the second of which it falls by less than counts.
+LOSSES = [1.0, 0.9, 0.95, 0.9, 0.90001, 0.91, 0.8999999, 0.8, 0.79999, 0.79998, 0.79997, 0.79996, 0.7, 0.71]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_schedule_does_what_that_of_torch_does(
         schedule.after(EpochRecord(epoch=epoch, train_loss=1.0, val_loss=val_loss, learning_rate=0.01))
         rates.append(optimizer.learning_rate)
         assert optimizer.learning_rate == pytest.approx(reference_optimizer.param_groups[0]["lr"])
-    assert rates[-1] < 0.01
+    assert rates[-1] < 0.01 / 2
 
 
 def test_without_a_schedule_the_rate_is_constant() -> None:
