@@ -1,10 +1,17 @@
 """Fixtures that every test may use."""
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from tests.small_disk import run_as_root_of_a_namespace, small_disk
 
 __all__ = ["small_disk"]
+
+# The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("default" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
 
 
 @pytest.hookimpl(tryfirst=True)

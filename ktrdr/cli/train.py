@@ -103,7 +103,10 @@ def _train_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool
         print_json({"operation_id": record.operation_id, "state": record.state, "log": log})
         return
     out.print(record.operation_id)
-    err.print(f"Trains in the background (log: {log}). Follow it: ktrdr ops watch {record.operation_id}")
+    err.print(
+        f"Trains in the background (log: {log}). Follow it: ktrdr ops watch {record.operation_id}",
+        soft_wrap=True,
+    )
 
 
 def parse_overrides(texts: list[str]) -> "dict[str, JsonValue]":
