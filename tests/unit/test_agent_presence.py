@@ -1,0 +1,127 @@
+"""What the agent says of itself, also after a silence."""
+
+import dataclasses
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from host_agent.agent import HostAgent
+from host_agent.directory import AgentDirectory, open_directory
+from ktrdr.bus.memory import MemoryBus
+from ktrdr.events import AgentPresence, ModelReady, TrainingAccepted
+from tests.unit.agent_cases import Model, ScriptedRunner, UnreliableBus, World, eventually
+from tests.unit.agent_fixtures import agent, around, directory, runner
+
+__all__ = ["agent", "around", "directory", "runner"]  # fixtures
+
+
+def latest(around: World) -> AgentPresence:
+    return around.backend.presence[-1]
+
+
+async def test_presence_says_what_the_agent_is(around: World, directory: AgentDirectory) -> None:
+    options = dataclasses.replace(around.options, lanes=("gpu", "any"), slots=2)
+    agent = around.agent(directory, ScriptedRunner(), ScriptedRunner(), options=options)
+    await agent.start()
+    await eventually(lambda: around.backend.presence and latest(around).device == "cpu")
+    presence = latest(around)
+    assert (presence.agent_id, presence.state, presence.lanes) == ("agent", "ready", ("gpu", "any"))
+    assert (presence.slots_total, presence.slots_busy, presence.running) == (2, 0, ())
+    assert (presence.device_name, presence.memory_bytes) == ("a device", 1)
+    await agent.stop()
+    await eventually(lambda: latest(around).state == "stopped")
+
+
+async def test_presence_comes_at_intervals(around: World, agent: HostAgent) -> None:
+    await eventually(lambda: len(around.backend.presence) >= 5)
+
+
+async def test_a_change_is_told_at_once(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    agent = around.agent(
+        directory, runner, options=dataclasses.replace(around.options, presence_interval_s=3600)
+    )
+    await agent.start()
+    await around.backend.ask()
+    accepted = await around.backend.event(TrainingAccepted)
+    await eventually(lambda: around.backend.presence and latest(around).running)
+    assert latest(around).slots_busy == 1
+    [running] = latest(around).running
+    assert (running.operation_id, running.attempt, running.claim_id) == (
+        accepted.operation_id,
+        1,
+        accepted.claim_id,
+    )
+    assert not running.detached
+    runner.finish(Model())
+    await eventually(lambda: not latest(around).running)
+    await agent.stop()
+
+
+async def test_a_result_that_is_not_answered_is_still_held(
+    around: World, agent: HostAgent, runner: ScriptedRunner
+) -> None:
+    around.backend.answers = False
+    runner.finish(Model())
+    await around.backend.ask()
+    ready = await around.backend.event(ModelReady)
+    await eventually(lambda: latest(around).running and latest(around).slots_busy == 0)
+    assert latest(around).running[0].claim_id == ready.claim_id
+    await around.backend.persisted(ready)
+    await eventually(lambda: not latest(around).running)
+
+
+async def test_an_agent_that_was_silent_for_most_of_its_lease_calls_its_attempts_detached_once(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    bus = UnreliableBus(MemoryBus(around.broker))
+    options = dataclasses.replace(around.options, lease_s=0.3)
+    agent = around.agent(directory, runner, bus=bus, options=options)
+    await agent.start()
+    await around.backend.ask()
+    await eventually(lambda: around.backend.presence and latest(around).running)
+    with capture_logs() as lines:
+        bus.is_down = True
+        [attempt] = agent._attempts.running
+        await eventually(lambda: attempt.is_detached)
+        heard = len(around.backend.presence)
+        bus.is_down = False
+        await eventually(lambda: len(around.backend.presence) >= heard + 3)
+    said = [presence.running[0].detached for presence in around.backend.presence[heard:]]
+    assert said[0] is True
+    assert not any(said[1:])
+    assert runner.active
+    events = [line["event"] for line in lines]
+    assert events.count("the backend cannot be reached; training goes on") == 1
+    assert events.count("the backend can be reached again") == 1
+    await agent.stop()
+
+
+async def test_a_short_silence_detaches_nothing(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    bus = UnreliableBus(MemoryBus(around.broker))
+    agent = around.agent(directory, runner, bus=bus)
+    await agent.start()
+    await around.backend.ask()
+    await eventually(lambda: around.backend.presence and latest(around).running)
+    with capture_logs() as lines:
+        bus.is_down = True
+        await eventually(lambda: lines)
+        bus.is_down = False
+        await eventually(lambda: len(lines) >= 2)
+    heard = len(around.backend.presence)
+    await eventually(lambda: len(around.backend.presence) >= heard + 2)
+    assert not any(attempt.detached for presence in around.backend.presence for attempt in presence.running)
+    await agent.stop()
+
+
+async def test_each_agent_speaks_in_its_own_name(around: World, tmp_path: Path) -> None:
+    with open_directory(tmp_path / "a", "one") as first, open_directory(tmp_path / "a", "two") as second:
+        agents = [around.agent(first, ScriptedRunner()), around.agent(second, ScriptedRunner())]
+        for each in agents:
+            await each.start()
+        await eventually(lambda: {p.agent_id for p in around.backend.presence} == {"one", "two"})
+        for each in agents:
+            await each.stop()
