@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import Result, timed
 from benchmarks.sample import STRATEGY, job, prepared
-from ktrdr.app import TrainingWish, embedded, submission_of
+from ktrdr.app.embedded import TrainingWish, embedded, submission_of
 from ktrdr.backend.states import State
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ktrdr.app import TrainingListener, TrainingWish, train_embedded
+from ktrdr.app.embedded import TrainingListener, TrainingWish, train_embedded
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.errors import OperationCancelledError, OperationFailedError

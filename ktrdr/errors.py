@@ -19,7 +19,9 @@
     │   ├── UnroutableError
     │   ├── PublishNackedError
     │   ├── PublishTimeoutError
-    │   └── BusUnavailableError
+    │   │   └── PublishBlockedError
+    │   ├── BusUnavailableError
+    │   └── AccessRefusedError
     ├── BlobError
     │   ├── BlobMissingError
     │   ├── BlobCorruptError
@@ -172,6 +174,14 @@ class PublishNackedError(BusError):
 
 class PublishTimeoutError(BusError):
     """The broker did not confirm in time; whether it has the message is unknown."""
+
+
+class PublishBlockedError(PublishTimeoutError):
+    """The broker takes no messages at the moment: it is short of memory or disk."""
+
+
+class AccessRefusedError(BusError):
+    """The broker does not know this user, or does not let it do this."""
 
 
 class BusUnavailableError(BusError):

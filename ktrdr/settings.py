@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ktrdr.errors import SettingsError
 
@@ -26,7 +26,31 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; the default is SQLite in the home directory."
     )
-    broker_url: str | None = Field(default=None, description="amqp(s)://…; the default is in-process.")
+    broker_url: SecretStr | None = Field(
+        default=None, description="amqp(s)://user:password@host/vhost; the default is in-process."
+    )
+    broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = Field(
+        default="ktrdr", description="Names of exchanges and queues begin with it: one for each installation."
+    )
+    blob_store: str | None = Field(
+        default=None,
+        description="Where datasets and large models are: a directory, s3://bucket/prefix, or the http(s) "
+        "address of the backend; the default is in the home directory.",
+    )
+    blob_token: SecretStr | None = Field(
+        default=None, description="What agents show to the backend's blob endpoint, and what it asks for."
+    )
+    listen: str = Field(default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint.")
+
+    agent_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$")] | None = Field(
+        default=None, description="Name of a host agent, the same at each start; default: from the host name."
+    )
+    lanes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("any",), description="Lanes that an agent serves, the preferred one first: any,gpu."
+    )
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        default=30.0, description="On SIGTERM an agent gives running attempts so long to end."
+    )
 
     device: Device = Field(default="auto", description="Where to train: the best there is, or a named one.")
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -63,6 +87,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="Console on a terminal, JSON otherwise, or one of them always."
     )
+
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.replace(",", " ").split())) if isinstance(value, str) else value
 
     @property
     def database(self) -> str:

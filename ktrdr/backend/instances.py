@@ -11,6 +11,9 @@ from ktrdr.errors import DatabaseUnavailableError, StorageFullError
 
 _SUFFIX = ".lock"
 
+BROKER_INSTANCE = "broker"
+"""The owner of what is carried by the broker rather than by a process: it outlives them all."""
+
 
 class Instances:
     """The lock files of all backend processes that share one home directory.

@@ -43,7 +43,11 @@ class Delivery(Protocol):
 
 
 class Consumer(Protocol):
-    """A subscription to one queue, read with ``async for``; ends when it is cancelled or the bus closes.
+    """A subscription to one queue, read with ``async for``.
+
+    It ends when it is cancelled, when the bus closes, and when it is lost: with the connection, with its
+    queue, or because the broker took it away. Who wants to go on declares, and subscribes, again. What is in
+    hand then comes again, to whoever consumes.
 
     Consumers of one queue take turns. Each consumer of a stream gets every message from its first on.
     """

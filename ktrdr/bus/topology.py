@@ -95,16 +95,21 @@ REQUESTS = "ktrdr.requests"
 EVENTS = "ktrdr.events"
 CONTROL = "ktrdr.control"
 PRESENCE = "ktrdr.presence"
+RETURNED = "ktrdr.returned"
 DEAD = "ktrdr.dead"
 
 BACKEND_EVENTS = "ktrdr.backend.events"
 BACKEND_PROGRESS = "ktrdr.backend.progress"
 BACKEND_PRESENCE = "ktrdr.backend.presence"
+BACKEND_RETURNED = "ktrdr.backend.returned"
 DEAD_LETTERS = "ktrdr.dead-letters"
 JOURNAL = "ktrdr.journal"
 
 LANES = ("any", "gpu")
 _DELIVERY_LIMIT = 5
+# RabbitMQ 4 drops a message that was given back 20 times, unless told otherwise; looking at a dead letter
+# gives it back.
+_NO_DELIVERY_LIMIT = 1_000_000
 _PROGRESS_BACKLOG = 1000
 
 
@@ -126,13 +131,21 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
             Exchange(EVENTS, ExchangeKind.TOPIC),
             Exchange(CONTROL, ExchangeKind.TOPIC),
             Exchange(PRESENCE, ExchangeKind.FANOUT),
+            Exchange(RETURNED, ExchangeKind.TOPIC),
             Exchange(DEAD, ExchangeKind.TOPIC),
         ),
         queues=(
             *(
-                Queue(lane_queue(lane), delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD)
+                # What nobody takes comes back to the backend, which decides; what nobody can read does not.
+                Queue(
+                    lane_queue(lane),
+                    delivery_limit=_DELIVERY_LIMIT,
+                    dead_letter_exchange=RETURNED,
+                    reject_exchange=DEAD,
+                )
                 for lane in lanes
             ),
+            Queue(BACKEND_RETURNED, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
             Queue(BACKEND_EVENTS, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
             *(
                 # What overflows is stale and of no use to anyone; what cannot be read is.
@@ -140,7 +153,7 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
                 for name in (BACKEND_PROGRESS, BACKEND_PRESENCE)
             ),
             Queue(JOURNAL, QueueKind.STREAM, max_length=100_000),
-            Queue(DEAD_LETTERS),
+            Queue(DEAD_LETTERS, delivery_limit=_NO_DELIVERY_LIMIT),
         ),
         bindings=(
             *(Binding(REQUESTS, lane_queue(lane), lane) for lane in lanes),
@@ -155,6 +168,7 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
             ),
             Binding(EVENTS, JOURNAL, "#"),
             Binding(PRESENCE, BACKEND_PRESENCE),
+            Binding(RETURNED, BACKEND_RETURNED, "#"),
             Binding(DEAD, DEAD_LETTERS, "#"),
         ),
     )

@@ -18,7 +18,7 @@ from ktrdr.cli.settings import DataOption, settings_for
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from ktrdr.app import TrainingWish
+    from ktrdr.app.embedded import TrainingWish
     from ktrdr.settings import Settings
 
 
@@ -55,7 +55,7 @@ def train(
     """
     with reporting_errors(as_json=as_json):
         settings = settings_for(context, data=data)
-        from ktrdr.app import TrainingWish
+        from ktrdr.app.embedded import TrainingWish
 
         wish = TrainingWish(
             strategy,
@@ -71,7 +71,7 @@ def train(
 
 
 def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
-    from ktrdr.app import train_embedded
+    from ktrdr.app.embedded import train_embedded
     from ktrdr.backend.states import State
     from ktrdr.cli.interrupts import run_until_interrupted
     from ktrdr.cli.training_view import TrainingView, outcome_as_json, print_outcome
@@ -94,7 +94,7 @@ def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) ->
 def _train_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
     import asyncio
 
-    from ktrdr.app import submit_for_later
+    from ktrdr.app.embedded import submit_for_later
     from ktrdr.cli.work import start_worker
 
     record = asyncio.run(submit_for_later(wish, settings))

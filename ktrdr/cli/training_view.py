@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.text import Text
 
-from ktrdr.app import TrainingListener
+from ktrdr.app.embedded import TrainingListener
 from ktrdr.backend.records import OperationRecord, Submission
 from ktrdr.backend.states import State
 from ktrdr.cli.display import training_display

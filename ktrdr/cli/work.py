@@ -19,7 +19,7 @@ def work(context: typer.Context) -> None:
     """
     with reporting_errors():
         settings = settings_for(context)
-        from ktrdr.app import work_until_idle
+        from ktrdr.app.embedded import work_until_idle
         from ktrdr.cli.interrupts import run_until_interrupted
         from ktrdr.cli.training_view import TrainingView
 

@@ -30,6 +30,8 @@ class Message:
     persistent: bool = True
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
     """CloudEvents attributes, ``traceparent`` and a readable ``summary``."""
+    user_id: str | None = field(default=None, compare=False)
+    """The broker's user who published it, checked by the broker; set on delivery, where there is a broker."""
 
 
 MAX_HEADER_CHARACTERS = 500

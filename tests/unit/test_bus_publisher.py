@@ -10,7 +10,7 @@ from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
-    DEAD_LETTERS,
+    BACKEND_RETURNED,
     agent_topology,
     control_queue,
     lane_queue,
@@ -71,11 +71,11 @@ async def test_an_event_that_is_said_again_keeps_its_id(bus: MemoryBus, publishe
     assert ids[2] != first
 
 
-async def test_a_request_that_nobody_takes_in_time_is_dead_lettered(
+async def test_a_request_that_nobody_takes_in_time_comes_back_to_the_backend(
     bus: MemoryBus, publisher: EventPublisher, clock: VirtualClock
 ) -> None:
     await publisher.publish(example("ktrdr.training.requested"), expiration_s=300)
-    consumer = await bus.consume(DEAD_LETTERS, prefetch=1, consumer_tag="backend")
+    consumer = await bus.consume(BACKEND_RETURNED, prefetch=1, consumer_tag="backend")
     await clock.advance(299)
     await clock.advance(2)
     message = (await anext(consumer)).message

@@ -1,4 +1,4 @@
-"""The one place that wires parts together."""
+"""The embedded deployment: backend and host agent in one process, on an in-memory bus."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,0 +1,1 @@
+"""The one place that wires parts together: one module for each kind of process."""
