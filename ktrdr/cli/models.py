@@ -134,7 +134,7 @@ def predict(
 ) -> None:
     """Predict with a model on bars: class probabilities, or the value of a regression, by bar."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, data=data)
+        settings = settings_for(context, data_dir=data)
         from ktrdr.models.loaded import load_model
 
         loaded = load_model(_path_of(model, settings.models_dir) or _registered(context, model))

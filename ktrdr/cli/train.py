@@ -54,7 +54,7 @@ def train(
     Ctrl-C cancels the training. One that was killed is picked up again when the same command is run.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, data=data)
+        settings = settings_for(context, data_dir=data)
         from ktrdr.app.embedded import TrainingWish
 
         wish = TrainingWish(
