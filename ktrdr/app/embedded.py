@@ -71,7 +71,7 @@ async def embedded(
                     blobs=blobs,
                     clock=clock,
                     ids=ids,
-                    render_report=_render_report,
+                    render_report=render_report,
                 )
                 try:
                     yield Embedded(settings, store, blobs, backend, agent)
@@ -85,11 +85,12 @@ async def embedded(
             await bus_of_backend.close()
 
 
-def _render_report(files: Mapping[str, bytes], context: "ReportContext") -> bytes:
+def render_report(files: Mapping[str, bytes], context: "ReportContext") -> bytes:
+    """Return ``report.html`` of a model's files."""
     # Here, because it is needed once per model, and half of all runs of the program make none.
-    from ktrdr.models.report import render_report
+    from ktrdr.models import report
 
-    return render_report(files, context)
+    return report.render_report(files, context)
 
 
 @dataclass(frozen=True, slots=True)
