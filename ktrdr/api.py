@@ -15,7 +15,7 @@ from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.errors import OperationCancelledError, OperationFailedError
 from ktrdr.events import TrainingProgress
-from ktrdr.settings import load_settings
+from ktrdr.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ktrdr.market.time_range import Moment
@@ -88,6 +88,16 @@ def train(
     record = _run_in_thread(
         lambda stop: train_embedded(wish, settings, stop=stop, listener=TrainingListener(on_change=report))
     )
+    return version_of(record, settings)
+
+
+def version_of(record: OperationRecord, settings: Settings) -> ModelVersion:
+    """Return the model of an operation that has ended.
+
+    Raises:
+        OperationFailedError: it failed; the message says why.
+        OperationCancelledError: it was cancelled.
+    """
     if record.state is State.CANCELLED:
         raise OperationCancelledError(
             f"{record.operation_id} was cancelled: {record.message or 'on request'}."

@@ -17,6 +17,7 @@ from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, OperationCancelledError, StoreError
@@ -104,6 +105,10 @@ class TrainingWish:
     overrides: Mapping[str, JsonValue] = field(default_factory=dict)
     seed: int | None = None
     """None: a random one, which is recorded."""
+    lane: str = "any"
+    """Only host agents that serve it take the request."""
+    require_gpu: bool = False
+    """Only host agents with a GPU take the request."""
 
 
 @dataclass(slots=True)
@@ -116,7 +121,7 @@ class TrainingListener:
     """Called with every state and with the newest progress."""
 
 
-def prepare(wish: TrainingWish, settings: Settings, blobs: DirectoryBlobStore) -> PreparedTraining:
+def prepare(wish: TrainingWish, settings: Settings, blobs: BlobStore) -> PreparedTraining:
     """Check the strategy and snapshot its bars; see `prepare_training`."""
     return prepare_training(
         wish.strategy,
@@ -137,6 +142,8 @@ def submission_of(prepared: PreparedTraining, wish: TrainingWish, ids: IdFactory
         timeframe=prepared.timeframe,
         datasets=prepared.datasets,
         seed=ids.seed() if wish.seed is None else wish.seed,
+        lane=wish.lane,
+        require_gpu=wish.require_gpu,
         fingerprint=prepared.fingerprint(wish.seed),
     )
 
