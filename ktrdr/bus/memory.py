@@ -9,11 +9,11 @@ import structlog
 
 from ktrdr.bus.dead_letters import DeathCause, dead_letter
 from ktrdr.bus.matching import binding_matches
-from ktrdr.bus.memory_consumer import MemoryConsumer, Stored
+from ktrdr.bus.memory_consumer import MemoryConsumer, MemoryDelivery, Stored
 from ktrdr.bus.memory_expiry import ExpiryAlarm
 from ktrdr.bus.memory_queue import MemoryQueue, QueueStats
 from ktrdr.bus.memory_stream import MemoryStream
-from ktrdr.bus.topology import Binding, Exchange, Queue, QueueKind, Topology
+from ktrdr.bus.topology import DEFAULT_EXCHANGE, Binding, Exchange, Queue, QueueKind, Topology
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import BusError, BusUnavailableError, PublishNackedError, UnroutableError
 from ktrdr.events.message import Message
@@ -110,7 +110,10 @@ class MemoryBroker:
                 f"A message of {len(message.body):,} bytes is over the limit of {self._max_message_bytes:,}.",
                 fix="Send large content by reference.",
             )
-        queues = self._route(self._exchange(exchange), routing_key)
+        if exchange == DEFAULT_EXCHANGE:
+            queues = [self._queues[routing_key]] if routing_key in self._queues else []
+        else:
+            queues = self._route(self._exchange(exchange), routing_key)
         message = _frozen(message)
         for queue in queues:
             queue.push(message, routing_key, frozenset())
@@ -118,7 +121,7 @@ class MemoryBroker:
             self.unrouted += 1
             if mandatory:
                 raise UnroutableError(
-                    f"No queue is bound to '{exchange}' for '{routing_key}'.",
+                    f"No queue is bound to '{exchange or 'the default exchange'}' for '{routing_key}'.",
                     fix="Declare the topology, with the lane that is meant, before publishing.",
                 )
 
@@ -240,6 +243,16 @@ class MemoryBus:
         self._consumers = [*(held for held in self._consumers if not held.is_done), consumer]
         source.subscribe(consumer)
         return consumer
+
+    async def get(self, queue: str) -> MemoryDelivery | None:
+        """Take the next message without subscribing; None if none is ready."""
+        self._require_open()
+        if isinstance(self._broker.accessible_queue(queue, self), MemoryStream):
+            raise BusError(f"The stream '{queue}' can only be consumed.")
+        consumer = await self.consume(queue, prefetch=1, consumer_tag="get")
+        delivery = consumer.poll()
+        await consumer.cancel()
+        return delivery
 
     async def close(self) -> None:
         """Cancel consumers, give unsettled deliveries back in order, and disconnect."""

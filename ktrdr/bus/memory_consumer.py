@@ -136,6 +136,10 @@ class MemoryConsumer:
             await self._changed.wait()
         return self._buffer.popleft()
 
+    def poll(self) -> MemoryDelivery | None:
+        """Return the next delivery, if one is there already."""
+        return self._buffer.popleft() if self._buffer else None
+
     async def cancel(self) -> None:
         """Take no more: undelivered messages go back; those in hand can still be settled."""
         if not self._ended:

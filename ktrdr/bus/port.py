@@ -77,6 +77,8 @@ class Bus(Protocol):
     ) -> None:
         """Return once the broker has confirmed the message.
 
+        `DEFAULT_EXCHANGE` takes it to the queue that the routing key names.
+
         Raises:
             UnroutableError: ``mandatory``, and no queue is bound.
             PublishNackedError: a queue refused it, or it is too large for the broker.
@@ -91,6 +93,13 @@ class Bus(Protocol):
         Raises:
             BusError: there is no such queue, or it is another's exclusive one.
             ValueError: ``prefetch`` is less than 1.
+        """
+
+    async def get(self, queue: str) -> Delivery | None:
+        """Take the next message without subscribing; None if none is ready. For people who look into a queue.
+
+        Raises:
+            BusError: there is no such queue, or it is another's exclusive one, or a stream.
         """
 
     async def close(self) -> None:

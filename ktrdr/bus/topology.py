@@ -91,6 +91,9 @@ class Topology:
     bindings: tuple[Binding, ...] = field(default=())
 
 
+DEFAULT_EXCHANGE = ""
+"""Every broker has it: it takes a message to the queue whose name is the routing key."""
+
 REQUESTS = "ktrdr.requests"
 EVENTS = "ktrdr.events"
 CONTROL = "ktrdr.control"

@@ -3,6 +3,7 @@
 import pytest
 
 from ktrdr.bus.topology import ExchangeKind, QueueKind
+from ktrdr.errors import BusError
 from tests.contract.client import Client, message, receive, receive_texts
 
 
@@ -65,3 +66,7 @@ class TestAStream:
 
     async def test_counts_as_a_queue_for_a_mandatory_message(self, client: Client) -> None:
         await client.publish(message("m"), mandatory=True)
+
+    async def test_cannot_be_read_message_by_message(self, client: Client) -> None:
+        with pytest.raises(BusError):
+            await client.bus.get(client.name("log"))
