@@ -21,11 +21,13 @@
     │   ├── PublishTimeoutError
     │   │   └── PublishBlockedError
     │   ├── BusUnavailableError
-    │   └── AccessRefusedError
+    │   ├── AccessRefusedError
+    │   └── QueueTakenError
     ├── BlobError
     │   ├── BlobMissingError
     │   ├── BlobCorruptError
-    │   └── BlobRefusedError
+    │   ├── BlobRefusedError
+    │   └── BlobUnavailableError
     ├── ModelError
     │   ├── ModelNotFoundError
     │   └── ModelCorruptError
@@ -184,6 +186,10 @@ class AccessRefusedError(BusError):
     """The broker does not know this user, or does not let it do this."""
 
 
+class QueueTakenError(BusError):
+    """The queue belongs to another connection alone."""
+
+
 class BusUnavailableError(BusError):
     """There is no connection to the broker."""
 
@@ -205,6 +211,12 @@ class BlobCorruptError(BlobError):
 
 class BlobRefusedError(BlobError):
     """A blob reference names a place outside the configured stores."""
+
+
+class BlobUnavailableError(BlobError):
+    """The blob store does not answer, or not to us."""
+
+    retryable = True
 
 
 class ModelError(KtrdrError):

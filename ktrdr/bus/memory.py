@@ -15,7 +15,7 @@ from ktrdr.bus.memory_queue import MemoryQueue, QueueStats
 from ktrdr.bus.memory_stream import MemoryStream
 from ktrdr.bus.topology import DEFAULT_EXCHANGE, Binding, Exchange, Queue, QueueKind, Topology
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import BusError, BusUnavailableError, PublishNackedError, UnroutableError
+from ktrdr.errors import BusError, BusUnavailableError, PublishNackedError, QueueTakenError, UnroutableError
 from ktrdr.events.message import Message
 
 _log = structlog.get_logger()
@@ -100,7 +100,7 @@ class MemoryBroker:
         """Return a queue, unless it is exclusive to another connection."""
         queue = self._queue(name)
         if queue.owner not in (None, connection):
-            raise BusError(f"The queue '{name}' is exclusive to another connection.")
+            raise QueueTakenError(f"The queue '{name}' is exclusive to another connection.")
         return queue
 
     def publish(self, message: Message, *, exchange: str, routing_key: str, mandatory: bool) -> None:

@@ -69,6 +69,7 @@ class Bus(Protocol):
         """Create what is missing; a no-op for what is there already.
 
         Raises:
+            QueueTakenError: a queue is another connection's exclusive one.
             BusError: something of that name is there with other arguments.
         """
 
@@ -91,7 +92,8 @@ class Bus(Protocol):
         """Subscribe to a queue.
 
         Raises:
-            BusError: there is no such queue, or it is another's exclusive one.
+            QueueTakenError: it is another connection's exclusive queue.
+            BusError: there is no such queue.
             ValueError: ``prefetch`` is less than 1.
         """
 

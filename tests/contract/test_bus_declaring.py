@@ -69,9 +69,9 @@ async def test_a_dead_letter_exchange_may_be_declared_later(client: Client) -> N
 
 async def test_an_exclusive_queue_is_closed_to_other_connections(client: Client, other: Client) -> None:
     await client.declare_queue("mine", QueueKind.CLASSIC, exclusive=True)
-    with pytest.raises(BusError):
+    with pytest.raises(QueueTakenError):
         await other.consume("mine")
-    with pytest.raises(BusError):
+    with pytest.raises(QueueTakenError):
         await other.declare_queue("mine", QueueKind.CLASSIC, exclusive=True)
 
 
