@@ -9,7 +9,7 @@ from ktrdr.bus.topology import (
     agent_topology,
     shared_topology,
 )
-from ktrdr.errors import BusError, BusUnavailableError, UnroutableError
+from ktrdr.errors import BusError, BusUnavailableError, QueueTakenError, UnroutableError
 from tests.contract.client import Client, receive_texts
 from tests.contract.harness import BrokerHarness
 
