@@ -56,6 +56,7 @@ class OutboxRelay:
         self._wake = asyncio.Event()
         self._schedule: dict[str, _Turn] = {}  # by event id
         self._busy: set[str] = set()  # operations one of whose events is on its way
+        self._settled: set[str] = set()  # event ids since the outbox was last begun to be read
         self._outstanding = asyncio.Semaphore(_OUTSTANDING)
         self.idle = asyncio.Event()
         """Set while nothing is due."""
@@ -70,6 +71,7 @@ class OutboxRelay:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
+                self._settled.clear()
                 try:
                     unsent = await self._offload(self._outbox.unsent)
                 except (DatabaseUnavailableError, StorageFullError) as error:
@@ -87,6 +89,8 @@ class OutboxRelay:
     def _due(self, unsent: list[OutgoingEvent]) -> tuple[dict[str, list[OutgoingEvent]], float | None]:
         """Return what can go now, by operation, and in how many seconds the next can."""
         now = self._clock.monotonic()
+        # What was marked sent while the outbox was being read may still be in what was read.
+        unsent = [outgoing for outgoing in unsent if outgoing.event_id not in self._settled]
         # A pause counts from when this process first saw the event, whatever wall clocks say.
         self._schedule = {e.event_id: self._schedule.get(e.event_id, _Turn(now + e.delay_s)) for e in unsent}
         due: dict[str, list[OutgoingEvent]] = {}
@@ -129,6 +133,7 @@ class OutboxRelay:
         except (DatabaseUnavailableError, StorageFullError) as error:
             self._pause(outgoing, error)
             return False
+        self._settled.add(outgoing.event_id)
         if changed is not None:
             self._on_change(changed)
         return True

@@ -1,20 +1,28 @@
 """What was decided is published at least once, in order, and marked sent only when it is confirmed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 from sqlalchemy import select
 
 from ktrdr.backend import dispatching
+from ktrdr.backend.attempts import RetryPolicy
+from ktrdr.backend.outbox import Outbox
+from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import outbox
+from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.port import Bus
+from ktrdr.bus.publisher import EventPublisher
 from ktrdr.errors import BusUnavailableError, OversizedError, PublishTimeoutError
 from ktrdr.events.message import Message
-from tests.unit.backend_cases import World, started, wish
+from ktrdr.ids import RandomIds
+from tests.unit.backend_cases import World, eventually, started, wish
+
+T = TypeVar("T")
 
 
 class Obstructed:
@@ -119,6 +127,44 @@ async def test_an_event_that_hangs_does_not_hold_up_other_operations(
     held.set()
     await world.pass_time()
     assert world.get(first).state is State.QUEUED
+
+
+async def test_what_is_sent_while_the_outbox_is_being_read_is_not_sent_again(world: World) -> None:
+    been_read, reading_may_end = asyncio.Event(), asyncio.Event()
+    reading_may_end.set()
+
+    async def slowly(function: Callable[[], T]) -> T:
+        outcome = function()
+        if outcome:  # of the functions that a relay has, only the reading returns something here
+            been_read.set()
+            await reading_may_end.wait()
+        return outcome
+
+    run = await world.running()
+    bus = Obstructed(MemoryBus(world.broker))
+    bus.hold = asyncio.Event()
+    relay = OutboxRelay(
+        Outbox(world.store, "elsewhere", RetryPolicy(1.0)),
+        EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
+        clock=world.clock,
+        offload=slowly,
+        on_change=lambda operation: None,
+        on_requested=lambda request: None,
+    )
+    world.store.change(lambda work: work.send(world.agent.stop_of(run), owner="elsewhere"))
+    running = asyncio.create_task(relay.run())
+    await been_read.wait()
+    been_read.clear()
+    reading_may_end.clear()
+    relay.wake()
+    await been_read.wait()
+    bus.hold.set()
+    await eventually(lambda: _unsent(world) == [], "publishing")
+    reading_may_end.set()
+    await eventually(relay.idle.is_set, "a pause")
+    assert len(bus.published) == 1
+    running.cancel()
+    await asyncio.wait((running,))
 
 
 async def test_a_request_expires_when_it_will_be_dispatched_anew(
