@@ -21,6 +21,7 @@
     │   ├── PublishTimeoutError
     │   │   └── PublishBlockedError
     │   ├── BusUnavailableError
+    │   │   └── BusClosedError
     │   ├── AccessRefusedError
     │   └── QueueTakenError
     ├── BlobError
@@ -192,6 +193,12 @@ class QueueTakenError(BusError):
 
 class BusUnavailableError(BusError):
     """There is no connection to the broker."""
+
+
+class BusClosedError(BusUnavailableError):
+    """This bus was closed, and nothing more comes through it."""
+
+    retryable = False
 
 
 # --- storage --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ktrdr.bus.memory_queue import MemoryQueue, QueueStats
 from ktrdr.bus.memory_stream import MemoryStream
 from ktrdr.bus.topology import DEFAULT_EXCHANGE, Binding, Exchange, Queue, QueueKind, Topology
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import BusError, BusUnavailableError, PublishNackedError, QueueTakenError, UnroutableError
+from ktrdr.errors import BusClosedError, BusError, PublishNackedError, QueueTakenError, UnroutableError
 from ktrdr.events.message import Message
 
 _log = structlog.get_logger()
@@ -267,4 +267,4 @@ class MemoryBus:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise BusUnavailableError("This connection is closed.")
+            raise BusClosedError("This connection is closed.")

@@ -70,6 +70,8 @@ class Bus(Protocol):
 
         Raises:
             QueueTakenError: a queue is another connection's exclusive one.
+            BusClosedError: this bus was closed.
+            BusUnavailableError: there is no connection.
             BusError: something of that name is there with other arguments.
         """
 
