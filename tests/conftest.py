@@ -5,9 +5,18 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.broker.fixtures import any_private_node, broker, cluster, private_node, running_cluster, start_node
 from tests.small_disk import run_as_root_of_a_namespace, small_disk
 
-__all__ = ["small_disk"]
+__all__ = [
+    "any_private_node",
+    "broker",
+    "cluster",
+    "private_node",
+    "running_cluster",
+    "small_disk",
+    "start_node",
+]
 
 # The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.
 settings.register_profile("repeatable", derandomize=True)
