@@ -48,7 +48,13 @@ class ErlangHost:
 
     def _start_epmd(self) -> None:
         log = self.directory / "epmd.log"
-        command = [self.programs.epmd, "-port", str(self.epmd_port), "-address", "127.0.0.1"]
+        command: list[str | Path] = [
+            self.programs.epmd,
+            "-port",
+            str(self.epmd_port),
+            "-address",
+            "127.0.0.1",
+        ]
         pid = self.guardian.start(command, self.environment, log)
         end = time.monotonic() + _EPMD_WITHIN_S
         while not _answers(self.epmd_port):
