@@ -1,7 +1,7 @@
 """What the backend does with each event of the agents."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -13,7 +13,7 @@ from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.results import is_wanted
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.waiting import Offload
+from ktrdr.backend.waiting import Offload, Turns
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock
 from ktrdr.errors import DatabaseUnavailableError, KtrdrError, StorageFullError
@@ -62,6 +62,7 @@ class EventHandlers:
     clock: Clock
     offload: Offload
     on_change: Callable[[OperationRecord], None]
+    _turns: Turns = field(default_factory=Turns, init=False)
 
     async def durable(self, envelope: Envelope) -> None:
         """Handle an event of the queue of durable events."""
@@ -84,9 +85,15 @@ class EventHandlers:
                     event, event_id, lambda work: attempts.attempt_cancelled(work, event, self.retries)
                 )
             case ModelReady():
-                self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
+                await self._take(event, event_id)
             case _:
                 _log.warning("event has no business here", type=event.type_name(), sender=envelope.sender)
+
+    async def _take(self, event: ModelReady, event_id: str) -> None:
+        manifest = event.manifest
+        # Side by side, all would be made the next version, and all but the first anew.
+        async with self._turns.of(f"{manifest.strategy}/{manifest.symbol}/{manifest.timeframe}"):
+            self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
 
     async def transient(self, envelope: Envelope) -> None:
         """Handle progress or presence."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from ktrdr.clock import Clock
 
@@ -30,3 +31,17 @@ async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None) ->
         waiting.cancel()
         sleeping.cancel()
     return event.is_set()
+
+
+class Turns:
+    """Who does something of the same key, one after the other."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, key: str) -> asyncio.Lock:
+        """Return what to hold meanwhile."""
+        lock = self._locks.get(key)
+        if lock is None:
+            self._locks[key] = lock = asyncio.Lock()
+        return lock

@@ -1,6 +1,7 @@
 """The first valid model of an operation becomes a version, whole; everything else is answered and left."""
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,24 @@ from typing import Any
 import pytest
 
 from ktrdr.backend.states import State
+from ktrdr.bus.memory import MemoryBroker
+from ktrdr.clock import SystemClock
 from ktrdr.errors import BlobError, StorageFullError
 from ktrdr.events import BlobRef, Codec, FailureCause, InlineModel, ModelReady
 from ktrdr.events.compression import compress
 from ktrdr.models.directory import ModelDirectory, StagedModel
 from tests.small_disk import fill
-from tests.unit.backend_cases import Run, World, model_files, result, started
+from tests.unit.backend_cases import (
+    Run,
+    ScriptedAgent,
+    World,
+    model_files,
+    real_backend,
+    result,
+    settings_in,
+    started,
+    wish,
+)
 
 
 @pytest.fixture
@@ -308,6 +321,30 @@ async def test_the_report_has_the_right_number_when_another_process_was_faster(t
         path = world.settings.models_dir / "momentum" / "EURUSD_1h_v2"
         assert (path / "report.html").read_bytes() == b"2"
         assert world.get(run).model == "momentum/EURUSD_1h_v2"
+
+
+async def test_of_results_that_come_at_once_each_is_made_a_version_once(tmp_path: Path) -> None:
+    rendered: list[int] = []
+
+    def render(files: Mapping[str, bytes], context: Any) -> bytes:
+        rendered.append(context.model_version)
+        time.sleep(0.02)  # as work that lets others in
+        return b"a report"
+
+    broker, clock = MemoryBroker(SystemClock()), SystemClock()
+    backend, store = real_backend(settings_in(tmp_path), broker, render_report=render)
+    agent = ScriptedAgent(broker, clock)
+    await agent.start()
+    async with backend:
+        operations = [(await backend.submit(wish())).operation.operation_id for _ in range(4)]
+        runs = [await agent.take() for _ in operations]
+        for run in runs:
+            await agent.finish(run)
+        for operation_id in operations:
+            assert (await backend.wait(operation_id)).state is State.COMPLETED
+    await agent.stop()
+    store.close()
+    assert rendered == [1, 2, 3, 4]
 
 
 # --- what is in the way
