@@ -1,7 +1,7 @@
 """The agent: takes requests from the bus, runs each in a process of its own, and tells how it ended."""
 
 import asyncio
-import socket
+import random
 from collections.abc import Callable
 
 import structlog
@@ -17,7 +17,8 @@ from host_agent.options import AgentOptions
 from host_agent.presence import Presence
 from host_agent.runner_child import RunnerOptions
 from host_agent.runner_process import Runner, RunnerProcess
-from host_agent.slot import Shared, Slot
+from host_agent.shared import Shared
+from host_agent.slot import Slot
 from host_agent.spool import Spool
 from host_agent.waiting import first_of
 from ktrdr.blobs.store import BlobStore
@@ -32,6 +33,11 @@ _DETACHED_AFTER = 2 / 3
 """Of a lease."""
 
 _log = structlog.get_logger()
+
+
+def speaker_of(agent_id: str) -> str:
+    """Return how an agent is called where people read it, as on its broker's pages."""
+    return f"host-agent@{agent_id}"
 
 
 class HostAgent:
@@ -65,12 +71,14 @@ class HostAgent:
         self._journal = Journal(directory)
         self._attempts = Attempts()
         self._draining = asyncio.Event()
+        self._out_of_time = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         new_runner = new_runner or self._new_runner_process
         self._runners = [new_runner() for _ in range(options.slots)]
+        rng = random.Random(ids.seed())  # noqa: S311  # it only spreads pauses
         publisher = EventPublisher(
             bus,
-            sender=f"{self.agent_id}@{socket.gethostname()}",
+            sender=self.speaker,
             ids=ids,
             clock=clock,
             timeout_s=options.publish_timeout_s,
@@ -89,14 +97,17 @@ class HostAgent:
             inline_limit_bytes=options.inline_limit_bytes,
             clock=clock,
             ids=ids,
+            rng=rng,
         )
         self._control = Control(
             bus,
             agent_id=self.agent_id,
+            speaker=self.speaker,
             lanes=options.lanes,
             attempts=self._attempts,
             spool=self._spool,
             clock=clock,
+            rng=rng,
         )
         self._presence = Presence(
             link=link,
@@ -104,12 +115,15 @@ class HostAgent:
             agent_id=self.agent_id,
             lanes=options.lanes,
             slots=options.slots,
+            listening=self._control.listening,
             interval_s=options.presence_interval_s,
             clock=clock,
+            rng=rng,
         )
         self._datasets = DatasetCache(blobs, directory.datasets, limit_bytes=options.cache_limit_bytes)
         shared = Shared(
             agent_id=self.agent_id,
+            speaker=self.speaker,
             bus=bus,
             link=link,
             journal=self._journal,
@@ -122,6 +136,7 @@ class HostAgent:
             options=options,
             clock=clock,
             ids=ids,
+            rng=rng,
         )
         self._slots = [Slot(number, runner, shared) for number, runner in enumerate(self._runners, start=1)]
 
@@ -129,6 +144,11 @@ class HostAgent:
     def agent_id(self) -> str:
         """The agent's name, as in its events."""
         return self._directory.agent_id
+
+    @property
+    def speaker(self) -> str:
+        """The agent's name where people read it: in consumer tags, and as the sender of messages."""
+        return speaker_of(self.agent_id)
 
     def warm(self) -> None:
         """Start the runners' interpreters, so that their imports overlap with what the caller does next."""
@@ -155,7 +175,8 @@ class HostAgent:
         """Stop: take no more work, give running attempts the grace time, and tell how they ended.
 
         An attempt that is not done by then fails as ``agent_shutdown``, so that it is tried elsewhere. What
-        cannot be told within the time limit of a publish is told after the next start.
+        cannot be told by then, or within the time limit of a publish, is told after the next start. A call
+        that is cancelled has begun all this; the next one may give less time.
         """
         if self._main is None:
             await self._close_runners()
@@ -166,6 +187,7 @@ class HostAgent:
             await first_of(asyncio.shield(self._main), self._clock.sleep(grace_s))
         for attempt in self._attempts.running:
             attempt.request_stop(Stop.SHUTDOWN)
+        self._out_of_time.set()
         await self._main
 
     async def _work(self) -> None:
@@ -178,12 +200,17 @@ class HostAgent:
                 async with asyncio.TaskGroup() as slots:
                     for slot in self._slots:
                         slots.create_task(slot.run(), name="slot")
-                await self._spool.drain(self._options.publish_timeout_s)
+                await first_of(self._spool.drain(), self._last_try())
                 for task in running:
                     task.cancel()
             await self._presence.say_stopped()
         finally:
             await self._close_runners()
+
+    async def _last_try(self) -> None:
+        await self._out_of_time.wait()
+        await self._clock.sleep(self._options.publish_timeout_s)
+        self._spool.give_up()
 
     async def _resume(self, folder: ClaimFolder) -> None:
         """Tell how a claim of a predecessor ended: as it says, or with the predecessor."""

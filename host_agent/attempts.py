@@ -22,8 +22,8 @@ class Attempt:
         self.claim = claim
         self.is_running = is_running
         """Whether it occupies a slot; if not, its end is still to be told."""
-        self.is_accepted = not is_running
-        """Whether the backend has been told of it."""
+        self.is_standing = not is_running
+        """Whether the backend has been told of it, or may have been, so that it is not dropped unsaid."""
         self.stop: Stop | None = None
         self.stopping = asyncio.Event()
         """Set once it is to stop."""
@@ -53,9 +53,9 @@ class Attempts:
         self._by_claim[attempt.claim.claim_id] = attempt
         self.changed.set()
 
-    def accepted(self, claim_id: str) -> None:
-        """Note that the backend has been told of an attempt."""
-        self._by_claim[claim_id].is_accepted = True
+    def stands(self, claim_id: str) -> None:
+        """Note that the backend has been told of an attempt, or may have been."""
+        self._by_claim[claim_id].is_standing = True
         self.changed.set()
 
     def ended(self, claim_id: str) -> None:
@@ -98,5 +98,5 @@ class Attempts:
                 detached=attempt.is_detached,
             )
             for attempt in self
-            if attempt.is_accepted
+            if attempt.is_standing
         )

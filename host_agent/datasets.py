@@ -37,7 +37,7 @@ class DatasetCache:
         try:
             yield
         finally:
-            self._in_use.subtract(names)
+            self._in_use -= Counter(names)  # unlike subtract(), it forgets what is at zero
 
     async def fetch(self, refs: Sequence[DatasetRef]) -> tuple[Dataset, ...]:
         """Return the datasets, each verified against its hash; one after the other.

@@ -16,15 +16,21 @@ _log = structlog.get_logger()
 
 
 class Intake:
-    """Consumes lanes for one slot, only while it is free: others cannot take a message that is held."""
+    """Consumes lanes for one slot, only while it is free: others cannot take a message that is held.
 
-    def __init__(self, bus: Bus, *, lanes: tuple[str, ...], consumer_name: str) -> None:
+    Args:
+        bus: where the lanes are.
+        lanes: the preferred one first.
+        name: of the consumers, for people: ``host-agent@machine/slot-1``.
+    """
+
+    def __init__(self, bus: Bus, *, lanes: tuple[str, ...], name: str) -> None:
         self._bus = bus
         self._lanes = lanes
-        self._consumer_name = consumer_name
+        self._name = name
 
     async def next(self, stopping: asyncio.Event) -> Delivery | None:
-        """Wait for a request; None if it is time to stop, or the bus closed.
+        """Wait for a request; None if it is time to stop, or the consumers were lost.
 
         Of several lanes the first that has one is taken from, the preferred lane if they have at once; what
         the others delivered meanwhile goes back.
@@ -32,37 +38,51 @@ class Intake:
         Raises:
             BusError: a lane cannot be consumed.
         """
-        consumers: list[Consumer] = []
-        waits: list[asyncio.Task[Delivery]] = []
+        subscriptions: list[_Subscription] = []
+        taken: Delivery | None = None
         try:
             for lane in self._lanes:
-                consumer = await self._bus.consume(
-                    lane_queue(lane), prefetch=1, consumer_tag=f"{self._consumer_name}/{lane}"
-                )
-                consumers.append(consumer)
-                waits.append(asyncio.create_task(_next_of(consumer)))
+                consumer = await self._bus.consume(lane_queue(lane), prefetch=1, consumer_tag=self._name)
+                subscriptions.append(_Subscription(consumer))
             stop = asyncio.create_task(stopping.wait())
             try:
+                waits = [subscription.waiting for subscription in subscriptions]
                 await asyncio.wait([*waits, stop], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stop.cancel()
-        finally:
-            # Each wait ends with its consumer, unless it has a delivery already: so none is lost.
-            for consumer in consumers:
-                with contextlib.suppress(BusError):
-                    await consumer.cancel()
-            outcomes = await asyncio.gather(*waits, return_exceptions=True)
-        taken: Delivery | None = None
-        for outcome in outcomes:
-            if isinstance(outcome, StopAsyncIteration | BusError):
+        except BaseException:
+            for subscription in subscriptions:
+                if (delivery := await subscription.end()) is not None:
+                    await give_back(delivery)
+            raise
+        for delivery in await asyncio.gather(*(subscription.end() for subscription in subscriptions)):
+            if delivery is None:
                 continue
-            if isinstance(outcome, BaseException):
-                raise outcome
             if taken is None and not stopping.is_set():
-                taken = outcome
+                taken = delivery
             else:
-                await give_back(outcome)
+                await give_back(delivery)
         return taken
+
+
+class _Subscription:
+    """A consumer of one lane, and the wait for what it delivers first."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.waiting = asyncio.create_task(_next_of(consumer))
+
+    async def end(self) -> Delivery | None:
+        """Take no more; return what it has delivered, if anything, which is still in hand."""
+        try:
+            # The wait ends with its consumer, unless it has a delivery already: so none is lost.
+            await self._consumer.cancel()
+        except BusError:
+            self.waiting.cancel()
+        await asyncio.wait([self.waiting])
+        if self.waiting.cancelled() or isinstance(self.waiting.exception(), BusError):
+            return None
+        return self.waiting.result()
 
 
 class Settled(Enum):
@@ -92,6 +112,12 @@ async def read_request(delivery: Delivery) -> TrainingRequested | Settled:
     if not isinstance(event, TrainingRequested):
         return await _reject(delivery, f"A {event.type_name()} is no request for an attempt.")
     return event
+
+
+async def acknowledge(delivery: Delivery) -> None:
+    """Take a request for good. If the connection is lost, it comes again, to whoever consumes the lane."""
+    with contextlib.suppress(BusError):
+        await delivery.ack()
 
 
 async def give_back(delivery: Delivery) -> Settled:

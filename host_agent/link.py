@@ -1,15 +1,13 @@
 """The agent's link to the backend: publishing, and knowing for how long that has not worked."""
 
+import asyncio
 from collections.abc import Callable
 
-import structlog
-
+from host_agent.complaint import Complaint
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.clock import Clock
-from ktrdr.errors import BusError
+from ktrdr.errors import BusError, PublishNackedError, UnroutableError
 from ktrdr.events.base import Event
-
-_log = structlog.get_logger()
 
 
 class Link:
@@ -35,8 +33,11 @@ class Link:
         self._limit_s = limit_s
         self._on_detached = on_detached
         self._heard_at = clock.monotonic()
-        self._is_up = True
         self._is_detached = False
+        self._silence = Complaint("the broker cannot be reached; training goes on", clock)
+        self.is_up = asyncio.Event()
+        """Set unless the last thing said did not get through."""
+        self.is_up.set()
 
     async def publish(self, event: Event, *, event_id: str | None = None) -> None:
         """Publish an event; returns once the broker has it.
@@ -47,18 +48,19 @@ class Link:
         """
         try:
             await self._publisher.publish(event, event_id=event_id)
+        except (UnroutableError, PublishNackedError):
+            # The broker is there, and refuses this one.
+            self.check()
+            raise
         except BusError as error:
-            if self._is_up:
-                self._is_up = False
-                _log.warning("the backend cannot be reached; training goes on", reason=str(error))
+            self.is_up.clear()
+            self._silence.repeat(reason=str(error))
             self.check()
             raise
         self.check()
-        if not self._is_up:
-            silence_s = round(self._clock.monotonic() - self._heard_at, 1)
-            _log.info("the backend can be reached again", after_s=silence_s)
+        self._silence.withdraw("the broker can be reached again")
+        self.is_up.set()
         self._heard_at = self._clock.monotonic()
-        self._is_up = True
         self._is_detached = False
 
     def check(self) -> None:

@@ -1,11 +1,14 @@
 """Saying that the agent is there, and what it holds, which renews the leases."""
 
+import asyncio
+import random
+
 import structlog
 
 from host_agent.attempts import Attempts
 from host_agent.frames import Ready
 from host_agent.link import Link
-from host_agent.waiting import wait_until
+from host_agent.waiting import Backoff, wait_until
 from ktrdr.clock import Clock
 from ktrdr.errors import BusError
 from ktrdr.events.training import AgentPresence
@@ -17,7 +20,19 @@ _log = structlog.get_logger()
 
 
 class Presence:
-    """Publishes `AgentPresence` at intervals and at every change."""
+    """Publishes `AgentPresence` at intervals and at every change.
+
+    Args:
+        link: publishes.
+        attempts: what the agent holds.
+        agent_id: of the agent.
+        lanes: that it serves.
+        slots: how many trainings it runs at a time.
+        listening: set while orders reach the agent; before the first time it is not there for anyone.
+        interval_s: between two events, at most.
+        clock: for the interval.
+        rng: spreads what is tried again.
+    """
 
     def __init__(
         self,
@@ -27,17 +42,22 @@ class Presence:
         agent_id: str,
         lanes: tuple[str, ...],
         slots: int,
+        listening: asyncio.Event,
         interval_s: float,
         clock: Clock,
+        rng: random.Random,
     ) -> None:
         self._link = link
         self._attempts = attempts
         self._agent_id = agent_id
         self._lanes = lanes
         self._slots = slots
+        self._listening = listening
         self._interval_s = interval_s
         self._clock = clock
+        self._rng = rng
         self._ready: Ready | None = None
+        self._is_there = False
         self._is_draining = False
 
     @property
@@ -58,16 +78,23 @@ class Presence:
 
     async def run(self) -> None:
         """Publish, until this is cancelled."""
+        await self._listening.wait()
+        self._is_there = True
+        retries = Backoff(min(0.2, self._interval_s), self._interval_s, self._rng)
         while True:
             self._attempts.changed.clear()
-            await self._publish(stopped=False)
-            await wait_until(self._attempts.changed, self._clock, self._interval_s)
+            if await self._publish(stopped=False):
+                retries.reset()
+                await wait_until(self._attempts.changed, self._clock, self._interval_s)
+            else:
+                await self._clock.sleep(retries.next())
 
     async def say_stopped(self) -> None:
-        """Publish that the agent is gone."""
-        await self._publish(stopped=True)
+        """Publish that the agent is gone; if the broker is gone too, that says the same."""
+        if self._is_there and self._link.is_up.is_set():
+            await self._publish(stopped=True)
 
-    async def _publish(self, *, stopped: bool) -> None:
+    async def _publish(self, *, stopped: bool) -> bool:
         self._link.check()
         told_detached = [attempt for attempt in self._attempts if attempt.is_detached]
         event = AgentPresence(
@@ -85,6 +112,7 @@ class Presence:
             await self._link.publish(event)
         except BusError as error:
             _log.debug("presence not published", reason=str(error))
-            return
+            return False
         for attempt in told_detached:
             attempt.is_detached = False
+        return True

@@ -1,17 +1,19 @@
 """Telling the backend how attempts ended, for as long as it takes."""
 
 import asyncio
+import random
 
 import structlog
 
 from host_agent.attempts import Attempts
+from host_agent.complaint import Complaint
 from host_agent.endings import Cancelled, Failed, Trained
 from host_agent.journal import Announcement, ClaimFolder
 from host_agent.link import Link
-from host_agent.waiting import Backoff, first_of, wait_until
+from host_agent.waiting import Backoff, first_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock
-from ktrdr.errors import BlobError, BusError, CodecError, StorageFullError
+from ktrdr.errors import BusUnavailableError, CodecError, KtrdrError, PublishNackedError
 from ktrdr.events.base import ClaimEvent
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.compression import compress
@@ -33,6 +35,9 @@ class _Delivery:
     def __init__(self, folder: ClaimFolder, announcement: Announcement) -> None:
         self.folder = folder
         self.announcement = announcement
+        self.times_told = 0
+        self.by_reference = False
+        """Whether the broker has refused the model inline."""
         self.answered = asyncio.Event()
         self.hurry = asyncio.Event()
 
@@ -53,6 +58,7 @@ class Spool:
         inline_limit_bytes: int,
         clock: Clock,
         ids: IdFactory,
+        rng: random.Random,
     ) -> None:
         self._link = link
         self._blobs = blobs
@@ -61,6 +67,7 @@ class Spool:
         self._inline_limit_bytes = inline_limit_bytes
         self._clock = clock
         self._ids = ids
+        self._rng = rng
         self._deliveries: dict[str, _Delivery] = {}
         self._added: asyncio.Queue[_Delivery] = asyncio.Queue()
         self._emptied = asyncio.Event()
@@ -94,9 +101,13 @@ class Spool:
                 delivery = await self._added.get()
                 deliveries.create_task(self._deliver(delivery))
 
-    async def drain(self, limit_s: float) -> None:
-        """Wait until everything is delivered, so long at most."""
-        if not await wait_until(self._emptied, self._clock, limit_s):
+    async def drain(self) -> None:
+        """Wait until everything is delivered."""
+        await self._emptied.wait()
+
+    def give_up(self) -> None:
+        """Say that what is not delivered waits for the next start."""
+        if self._deliveries:
             _log.warning("results are kept on the disk until the next start", results=len(self._deliveries))
 
     async def _deliver(self, delivery: _Delivery) -> None:
@@ -112,40 +123,48 @@ class Spool:
             self._emptied.set()
 
     async def _tell_until_known(self, delivery: _Delivery) -> None:
-        retries = Backoff(_RETRY_FIRST_S, _RETRY_LIMIT_S)
-        repeats = Backoff(_REPEAT_FIRST_S, _REPEAT_LIMIT_S)
+        retries = Backoff(_RETRY_FIRST_S, _RETRY_LIMIT_S, self._rng)
+        repeats = Backoff(_REPEAT_FIRST_S, _REPEAT_LIMIT_S, self._rng)
+        complaint = Complaint("result not delivered", self._clock)
         while not delivery.answered.is_set():
             delivery.hurry.clear()
+            is_model = isinstance(delivery.announcement.ending, Trained)
             try:
                 await self._tell(delivery)
-            except (BusError, BlobError, StorageFullError) as error:
-                pause_s = retries.next()
-                _log.warning("result not delivered", reason=str(error), again_in_s=pause_s)
-            except (CodecError, OSError, ValueError) as error:
-                # Saying it again would change nothing: it cannot be read, or not be put into an event.
-                if not isinstance(delivery.announcement.ending, Trained):
+            except (CodecError, ValueError) as error:
+                # Saying it again would change nothing: it cannot be put into an event.
+                if not is_model:
                     _log.exception("an ending cannot be told")
                     return
                 _log.exception("a model cannot be delivered")
-                await self._replace(delivery, error)
+                await self._replace(delivery, FailureCause.INTERNAL_ERROR, str(error))
                 continue
+            except BusUnavailableError as error:
+                pause_s = retries.next()
+                _log.debug("result not delivered", reason=str(error))  # The link complains of that.
+            except Exception as error:
+                # Also what is not foreseen: it must not end the agent, which would find this again.
+                if is_model and not await asyncio.to_thread(delivery.folder.bundle.exists):
+                    await self._replace(delivery, FailureCause.RESULT_REJECTED, "Its bundle is gone.")
+                    continue
+                delivery.by_reference |= isinstance(error, PublishNackedError)
+                pause_s = retries.next()
+                foreseen = isinstance(error, KtrdrError | OSError)
+                complaint.repeat(reason=str(error) or repr(error), exc_info=None if foreseen else error)
             else:
-                if not isinstance(delivery.announcement.ending, Trained):
+                if not is_model:
                     return
+                complaint.withdraw()
                 retries.reset()
                 pause_s = repeats.next()
             await first_of(delivery.answered.wait(), delivery.hurry.wait(), self._clock.sleep(pause_s))
 
-    async def _replace(self, delivery: _Delivery, error: Exception) -> None:
+    async def _replace(self, delivery: _Delivery, cause: FailureCause, reason: str) -> None:
         """Report a failure in place of a model that cannot be delivered."""
-        lost = isinstance(error, OSError)
         delivery.announcement = Announcement(
             # Another event than the one that may have been heard already.
             event_id=self._ids.event_id(),
-            ending=Failed(
-                cause=FailureCause.RESULT_REJECTED if lost else FailureCause.INTERNAL_ERROR,
-                message=f"The model was made, but could not be delivered: {error}",
-            ),
+            ending=Failed(cause=cause, message=f"The model was made, but could not be delivered. {reason}"),
         )
         try:
             await asyncio.to_thread(delivery.folder.record, delivery.announcement)
@@ -155,7 +174,9 @@ class Spool:
     async def _tell(self, delivery: _Delivery) -> None:
         event = await self._event(delivery)
         await self._link.publish(event, event_id=delivery.announcement.event_id)
-        _log.debug("told the backend", event_type=event.type_name(), summary=event.summary())
+        tell = _log.debug if delivery.times_told else _log.info
+        tell("told the backend", event_type=event.type_name(), summary=event.summary())
+        delivery.times_told += 1
 
     async def _event(self, delivery: _Delivery) -> ClaimEvent:
         claim = delivery.folder.claim
@@ -167,7 +188,9 @@ class Spool:
         }
         match delivery.announcement.ending:
             case Trained() as ending:
-                inline = await asyncio.to_thread(self._inline, delivery.folder)
+                inline = (
+                    None if delivery.by_reference else await asyncio.to_thread(self._inline, delivery.folder)
+                )
                 if inline is not None:
                     return ModelReady(**token, manifest=ending.manifest, inline=inline)
                 blob = await asyncio.to_thread(self._blobs.put_file, delivery.folder.bundle)

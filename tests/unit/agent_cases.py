@@ -22,7 +22,7 @@ from ktrdr.bus.port import Bus, Consumer
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.bus.topology import BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, Topology, shared_topology
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import BusUnavailableError, RunnerCrashedError
+from ktrdr.errors import BusError, BusUnavailableError, RunnerCrashedError
 from ktrdr.events import (
     AgentPresence,
     BlobRef,
@@ -35,6 +35,7 @@ from ktrdr.events import (
     ModelManifest,
     ModelPersisted,
     ModelReady,
+    RunningAttempt,
     StrategyDocument,
     TrainingRequested,
     decode,
@@ -166,6 +167,9 @@ class UnreliableBus:
         """Says which publishes fail, and how."""
         self.after: Callable[[Message], Exception | None] = lambda message: None
         """Says which publishes succeed without the sender's knowing."""
+        self.refuse_queue: str | None = None
+        """Which queue cannot be consumed."""
+        self.refused = 0
 
     async def declare(self, topology: Topology) -> None:
         self._require_up()
@@ -185,6 +189,9 @@ class UnreliableBus:
 
     async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> Consumer:
         self._require_up()
+        if queue == self.refuse_queue:
+            self.refused += 1
+            raise BusError("refused by the test")
         return await self._bus.consume(queue, prefetch=prefetch, consumer_tag=consumer_tag)
 
     async def close(self) -> None:
@@ -246,6 +253,10 @@ class Backend:
     def events(self, kind: type[E]) -> list[E]:
         """Return what was heard of one type."""
         return [event for _, event in self.heard if isinstance(event, kind)]
+
+    def running(self) -> tuple[RunningAttempt, ...]:
+        """Return what the agent said last that it holds."""
+        return self.presence[-1].running if self.presence else ()
 
     async def event(self, kind: type[E], number: int = 1) -> E:
         """Wait for so many events of a type, and return the last of them."""

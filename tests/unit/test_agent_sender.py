@@ -95,10 +95,13 @@ def test_an_agent_that_does_not_read_blocks_nobody_and_is_told_how_much_was_drop
     sender.log(LogLine(level="info", event="after"))
     sender.send(END)
     rest = receive_until_end(pipe[1])
-    dropped = [frame for frame in rest if isinstance(frame, LogLine) and frame.event == "log lines dropped"]
-    assert len(dropped) == 1
-    all_lines = [frame for frame in [*received, *rest] if frame == line]
-    assert len(all_lines) + int(str(dropped[0].fields["lines"])) == 12_000
+    everything = [*received, *rest]
+    notes = [
+        frame for frame in everything if isinstance(frame, LogLine) and frame.event == "log lines dropped"
+    ]
+    dropped = sum(int(str(note.fields["lines"])) for note in notes)
+    assert dropped > 0
+    assert everything.count(line) + dropped == 12_000
     assert rest[-2:] == [LogLine(level="info", event="after"), END]
 
 

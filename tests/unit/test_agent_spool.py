@@ -74,7 +74,7 @@ async def test_an_unanswered_model_is_sent_again_under_the_same_id_ever_more_rar
     ready = await around.backend.event(ModelReady, number=4)
     pauses = [later - earlier for earlier, later in pairwise(moments)][:3]
     for pause, expected in zip(pauses, [10, 20, 40], strict=True):
-        assert expected <= pause
+        assert 0.75 * expected <= pause
     assert len(set(event_ids(around, ModelReady))) == 1
     await around.backend.persisted(ready)
     await eventually(lambda: not list(directory.claims.iterdir()))
@@ -285,7 +285,7 @@ async def test_a_model_that_vanishes_from_the_spool_becomes_a_failure(
     bundle.unlink()
     failed = await around.backend.event(TrainingFailed)
     assert failed.cause is FailureCause.RESULT_REJECTED
-    assert "No such file" in failed.message
+    assert "bundle is gone" in failed.message
     await agent.stop()
 
 

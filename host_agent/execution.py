@@ -1,0 +1,97 @@
+"""Carrying an attempt out: fetch its data, run it, and say how it ended, whatever happens."""
+
+import asyncio
+import logging
+
+import structlog
+
+from host_agent.attempts import Attempt, Stop
+from host_agent.endings import Cancelled, Ending, Failed, Trained
+from host_agent.failures import ending_of
+from host_agent.frames import LogLine
+from host_agent.journal import ClaimFolder
+from host_agent.progress_feed import ProgressFeed
+from host_agent.progress_log import ProgressLog
+from host_agent.runner_process import Runner
+from host_agent.shared import Shared
+from host_agent.waiting import first_of
+from ktrdr.errors import KtrdrError, RunnerCrashedError
+from ktrdr.events.causes import FailureCause
+from ktrdr.events.training import TrainingRequested
+from ktrdr.training.job import Dataset, TrainingJob
+from ktrdr.training.progress import Progress
+
+_log = structlog.get_logger()
+
+
+async def carry_out(
+    request: TrainingRequested, attempt: Attempt, folder: ClaimFolder, runner: Runner, shared: Shared
+) -> Ending:
+    """Run an attempt in a runner, and return how it ended; it is never an exception."""
+    feed = ProgressFeed(shared.link, attempt.claim, agent_id=shared.agent_id, clock=shared.clock)
+    progress_log = ProgressLog(shared.clock)
+
+    def on_progress(progress: Progress) -> None:
+        feed.put(progress)
+        progress_log.put(progress)
+
+    try:
+        with shared.datasets.in_use(request.datasets):
+            fetching = asyncio.create_task(shared.datasets.fetch(request.datasets))
+            await first_of(fetching, attempt.stopping.wait())
+            if attempt.stopping.is_set():
+                return Cancelled()
+            return await runner.run(
+                _job(request, fetching.result(), shared.options.threads),
+                run_id=attempt.claim.claim_id,
+                bundle=folder.bundle,
+                cancel=attempt.stopping,
+                on_progress=on_progress,
+                on_log=_relay,
+            )
+    except RunnerCrashedError as error:
+        runner.warm()
+        _log.warning("runner crashed", reason=str(error))
+        return ending_of(error)
+    except KtrdrError as error:
+        _log.warning("attempt failed", reason=str(error))
+        return ending_of(error)
+    except Exception as error:
+        _log.exception("attempt failed by a defect")
+        return ending_of(error)
+    finally:
+        await feed.close()
+
+
+def as_asked(attempt: Attempt, ending: Ending) -> Ending:
+    """Return the ending in the light of why the attempt was to stop, if it was."""
+    match attempt.stop, ending:
+        case Stop.CANCELLED, Trained(manifest=manifest):
+            return Cancelled(epoch=manifest.epochs_trained)
+        case Stop.SHUTDOWN, Cancelled(epoch=epoch):
+            return Failed(
+                cause=FailureCause.AGENT_SHUTDOWN,
+                message="The agent was told to stop before the training was done.",
+                epoch=epoch,
+            )
+        case _:
+            return ending
+
+
+def _job(request: TrainingRequested, datasets: tuple[Dataset, ...], threads: int) -> TrainingJob:
+    return TrainingJob(
+        operation_id=request.operation_id,
+        attempt=request.attempt,
+        strategy_name=request.strategy.name,
+        strategy_yaml=request.strategy.yaml,
+        datasets=datasets,
+        seed=request.seed,
+        overrides=request.strategy.overrides,
+        threads=threads,
+    )
+
+
+def _relay(line: LogLine) -> None:
+    """Log a runner's line as if it were the agent's own."""
+    level = logging.getLevelNamesMapping().get(line.level.upper(), logging.INFO)
+    _log.log(level, line.event, **line.fields)
