@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError
@@ -36,7 +37,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class DirectoryBlobStore:
-    """A `BlobStore` of files named by hash: ``ab/cdef…``.
+    """A `BlobInventory` of files named by hash: ``ab/cdef…``.
 
     obstore writes a file under another name and renames it, but does not flush it: after a loss of power a
     whole name may have half a content. So a blob is written to ``incoming/``, flushed, and only then given
@@ -89,7 +90,7 @@ class DirectoryBlobStore:
         return True
 
     def delete(self, sha256: str) -> None:
-        """Remove the blob; see `BlobStore.delete`."""
+        """Remove the blob; see `BlobInventory.delete`."""
         try:
             with _reading(sha256):
                 obstore.delete(self._objects, _key(checked_sha256(sha256)))
@@ -97,7 +98,7 @@ class DirectoryBlobStore:
             return
 
     def entries(self) -> Iterator[BlobEntry]:
-        """Return all blobs; see `BlobStore.entries`."""
+        """Return all blobs; see `BlobInventory.entries`."""
         with _errors(f"{self.root} cannot be listed"):
             for batch in obstore.list(self._objects):
                 for item in batch:
@@ -117,6 +118,49 @@ class DirectoryBlobStore:
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
+
+    def renew(self, ref: BlobRef) -> bool:
+        """Return whether the blob is there and intact; if so, its ``modified`` time is now, and it is safe.
+
+        Raises:
+            BlobRefusedError: the reference is not to this store.
+            BlobError: the directory cannot be written.
+        """
+        path = self.root / _key(referred_sha256(ref))
+        with _errors(f"Blob {ref.sha256} cannot be renewed in {self.root}"):
+            if not self._renew(path, ref):
+                return False
+            self._sync(path)
+        return True
+
+    def adopt(self, path: Path, ref: BlobRef) -> None:
+        """Make a file of this disk the blob, and take it away from where it is.
+
+        Args:
+            path: to a file that is flushed, and whose content has been verified.
+            ref: what it is.
+
+        Raises:
+            BlobRefusedError: the reference is not to this store.
+            StorageFullError: the disk is full.
+            BlobError: the directory cannot be written.
+        """
+        target = self.root / _key(referred_sha256(ref))
+        with _errors(f"Blob {ref.sha256} cannot be stored in {self.root}"):
+            os.utime(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+            self._sync(target)
+
+    def open(self, sha256: str) -> BinaryIO:
+        """Open the blob for reading; its content is not checked.
+
+        Raises:
+            BlobRefusedError: it is no hash.
+            BlobMissingError: there is no such blob.
+        """
+        with _reading(sha256):
+            return (self.root / _key(checked_sha256(sha256))).open("rb")
 
     @cached_property
     def _objects(self) -> LocalStore:
@@ -139,8 +183,11 @@ class DirectoryBlobStore:
                     (self.root / incoming).unlink(missing_ok=True)
                     raise
             # Also when another process has just renamed it, who may not have come this far.
-            sync_directory(path.parent)
-            sync_directory(self.root)
+            self._sync(path)
+
+    def _sync(self, path: Path) -> None:
+        sync_directory(path.parent)
+        sync_directory(self.root)
 
     def _renew(self, path: Path, ref: BlobRef) -> bool:
         """Return whether the blob is there and intact; if so, its time is now."""

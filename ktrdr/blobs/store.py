@@ -34,8 +34,8 @@ class BlobStore(Protocol):
     def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
         """Store the content and return once it is safe.
 
-        Content that is there already is not written again, but its ``modified`` time becomes now, so that a
-        collection of old blobs does not take what was just put.
+        Of content that is there already the ``modified`` time becomes now, so that a collection of old blobs
+        does not take what was just put; and if it is damaged, it is whole again.
 
         Args:
             data: what to store, after compression.
@@ -43,6 +43,7 @@ class BlobStore(Protocol):
 
         Raises:
             StorageFullError: there is no space; nothing was stored.
+            BlobRefusedError: the store takes nothing so large.
             BlobError: the store cannot take it.
         """
 
@@ -77,6 +78,13 @@ class BlobStore(Protocol):
 
     def exists(self, sha256: str) -> bool:
         """Return whether the store has that blob; its content is not checked."""
+
+
+class BlobInventory(BlobStore, Protocol):
+    """A store as seen by who keeps house in it: what is there can be listed and removed.
+
+    Whoever only has an account with the backend's endpoint sees a `BlobStore`, and cannot take anything away.
+    """
 
     def delete(self, sha256: str) -> None:
         """Remove the blob, if it is there."""

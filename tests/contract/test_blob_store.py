@@ -1,66 +1,33 @@
-"""What every blob store promises. Another store is added to `HARNESSES` and must pass all of it."""
+"""What every blob store promises. Another store is added to `blob_harness` and must pass all of it."""
 
 import hashlib
-import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import BlobCorruptError, BlobError, BlobMissingError, BlobRefusedError
 from ktrdr.events import BlobRef, Codec
+from tests.contract.blob_harness import BlobHarness, blob_harness, http_server
+
+__all__ = ["blob_harness", "http_server"]
 
 MIB = 1024 * 1024
 CONTENT = b"content of a blob"
 LARGE = bytes(range(256)) * (6 * MIB // 256)  # more than one part of an upload
 
 
-class Harness(Protocol):
-    """A store, and a way to reach behind it."""
-
-    store: BlobStore
-
-    def overwrite(self, sha256: str, content: bytes) -> None:
-        """Replace the stored content, as a broken disk or an intruder would."""
-
-    def age(self, sha256: str, by: timedelta) -> None:
-        """Make the blob that much older."""
-
-
-class DirectoryHarness:
-    def __init__(self, scratch: Path) -> None:
-        self.root = scratch / "blobs"
-        self.store = DirectoryBlobStore(self.root)
-
-    def overwrite(self, sha256: str, content: bytes) -> None:
-        self._path(sha256).write_bytes(content)
-
-    def age(self, sha256: str, by: timedelta) -> None:
-        then = self._path(sha256).stat().st_mtime - by.total_seconds()
-        os.utime(self._path(sha256), (then, then))
-
-    def _path(self, sha256: str) -> Path:
-        return self.root / sha256[:2] / sha256[2:]
-
-
-HARNESSES: list[Callable[[Path], Harness]] = [DirectoryHarness]
-
-
-@pytest.fixture(params=HARNESSES, ids=lambda harness: harness.__name__.removesuffix("Harness").lower())
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
-    made: Harness = request.param(tmp_path)
-    return made
+@pytest.fixture
+def harness(blob_harness: BlobHarness) -> BlobHarness:
+    return blob_harness
 
 
 @pytest.fixture
-def store(harness: Harness) -> BlobStore:
+def store(harness: BlobHarness) -> BlobStore:
     return harness.store
 
 
@@ -92,7 +59,7 @@ class TestContent:
         assert list(destination.parent.iterdir()) == [destination]
 
     def test_that_was_tampered_with_is_refused(
-        self, harness: Harness, tmp_path: Path, content: bytes
+        self, harness: BlobHarness, tmp_path: Path, content: bytes
     ) -> None:
         store = harness.store
         ref = store.put(content)
@@ -106,7 +73,7 @@ class TestContent:
             assert not list(tmp_path.glob("*file*"))
 
     def test_that_was_tampered_with_is_right_after_another_put(
-        self, harness: Harness, content: bytes
+        self, harness: BlobHarness, content: bytes
     ) -> None:
         store = harness.store
         ref = store.put(content)
@@ -116,17 +83,17 @@ class TestContent:
 
 
 class TestPutting:
-    def test_twice_is_as_good_as_once(self, store: BlobStore) -> None:
-        assert store.put(CONTENT) == store.put(CONTENT)
-        assert [entry.sha256 for entry in store.entries()] == [reference(CONTENT).sha256]
+    def test_twice_is_as_good_as_once(self, harness: BlobHarness) -> None:
+        assert harness.store.put(CONTENT) == harness.store.put(CONTENT)
+        assert [entry.sha256 for entry in harness.inventory.entries()] == [reference(CONTENT).sha256]
 
-    def test_again_makes_it_young(self, harness: Harness) -> None:
+    def test_again_makes_it_young(self, harness: BlobHarness) -> None:
         store = harness.store
         ref = store.put(CONTENT)
         harness.age(ref.sha256, by=timedelta(days=7))
-        (old,) = store.entries()
+        (old,) = harness.inventory.entries()
         store.put(CONTENT)
-        (new,) = store.entries()
+        (new,) = harness.inventory.entries()
         assert new.modified - old.modified > timedelta(days=6)
 
     def test_notes_how_it_is_compressed(self, store: BlobStore, tmp_path: Path) -> None:
@@ -138,13 +105,14 @@ class TestPutting:
         with pytest.raises(BlobError, match=r"nothing-here cannot be read: No such file"):
             store.put_file(tmp_path / "nothing-here")
 
-    def test_at_once_from_many_threads_leaves_each_blob_whole(self, store: BlobStore) -> None:
+    def test_at_once_from_many_threads_leaves_each_blob_whole(self, harness: BlobHarness) -> None:
+        store = harness.store
         contents = [bytes([number]) * 100_000 for number in range(5)] * 8
         with ThreadPoolExecutor(8) as pool:
             refs = list(pool.map(store.put, contents))
         for ref, content in zip(refs, contents, strict=True):
             assert store.get(ref, limit_bytes=MIB) == content
-        assert len(list(store.entries())) == 5
+        assert len(list(harness.inventory.entries())) == 5
 
 
 class TestGetting:
@@ -161,7 +129,9 @@ class TestGetting:
         with pytest.raises(BlobRefusedError, match="17 bytes, over the limit of 16"):
             store.get(ref, limit_bytes=16)
 
-    def test_a_size_other_than_the_reference_says_is_refused(self, harness: Harness, tmp_path: Path) -> None:
+    def test_a_size_other_than_the_reference_says_is_refused(
+        self, harness: BlobHarness, tmp_path: Path
+    ) -> None:
         ref = harness.store.put(LARGE)
         small = ref.model_copy(update={"size": 16})
         # It is checked against what is stored, before that is read.
@@ -201,8 +171,9 @@ class TestGetting:
         "sha256", ["", "../../etc/passwd", "0" * 63, "0" * 65, "G" * 64, "0" * 64 + "\n"]
     )
     def test_what_is_no_hash_is_refused_everywhere(
-        self, store: BlobStore, tmp_path: Path, sha256: str
+        self, harness: BlobHarness, tmp_path: Path, sha256: str
     ) -> None:
+        store = harness.store
         hostile = BlobRef.model_construct(uri=f"blob:{sha256}", sha256=sha256, size=1, codec=Codec.NONE)
         with pytest.raises(BlobRefusedError):
             store.get(hostile, limit_bytes=MIB)
@@ -211,15 +182,15 @@ class TestGetting:
         with pytest.raises(BlobRefusedError):
             store.exists(sha256)
         with pytest.raises(BlobRefusedError):
-            store.delete(sha256)
+            harness.inventory.delete(sha256)
 
 
 class TestFetching:
-    def test_again_uses_what_is_there(self, harness: Harness, tmp_path: Path) -> None:
+    def test_again_uses_what_is_there(self, harness: BlobHarness, tmp_path: Path) -> None:
         ref = harness.store.put(CONTENT)
         destination = harness.store.fetch(ref, tmp_path / "file")
         first = destination.stat()
-        harness.store.delete(ref.sha256)
+        harness.inventory.delete(ref.sha256)
         assert harness.store.fetch(ref, destination) == destination
         assert destination.stat() == first
 
@@ -240,7 +211,7 @@ class TestFetching:
         target.write_bytes(b"changed")
         assert destination.read_bytes() == CONTENT
 
-    def test_leaves_what_is_there_when_it_fails(self, harness: Harness, tmp_path: Path) -> None:
+    def test_leaves_what_is_there_when_it_fails(self, harness: BlobHarness, tmp_path: Path) -> None:
         ref = harness.store.put(LARGE)
         harness.overwrite(ref.sha256, LARGE[:-1] + b"?")
         destination = tmp_path / "file"
@@ -272,56 +243,55 @@ class TestFetching:
 
 
 class TestKeeping:
-    def test_a_blob_exists_until_it_is_deleted(self, store: BlobStore) -> None:
-        ref = store.put(CONTENT)
-        assert store.exists(ref.sha256)
-        store.delete(ref.sha256)
-        assert not store.exists(ref.sha256)
-        assert list(store.entries()) == []
+    def test_a_blob_exists_until_it_is_deleted(self, harness: BlobHarness) -> None:
+        ref = harness.store.put(CONTENT)
+        assert harness.store.exists(ref.sha256)
+        harness.inventory.delete(ref.sha256)
+        assert not harness.store.exists(ref.sha256)
+        assert list(harness.inventory.entries()) == []
         with pytest.raises(BlobMissingError):
-            store.get(ref, limit_bytes=MIB)
+            harness.store.get(ref, limit_bytes=MIB)
 
-    def test_deleting_what_is_not_there_is_no_error(self, store: BlobStore) -> None:
-        store.delete(reference(CONTENT).sha256)
+    def test_deleting_what_is_not_there_is_no_error(self, harness: BlobHarness) -> None:
+        harness.inventory.delete(reference(CONTENT).sha256)
 
-    def test_an_empty_store_has_no_entries(self, store: BlobStore) -> None:
-        assert list(store.entries()) == []
-        assert not store.exists(reference(CONTENT).sha256)
+    def test_an_empty_store_has_no_entries(self, harness: BlobHarness) -> None:
+        assert list(harness.inventory.entries()) == []
+        assert not harness.store.exists(reference(CONTENT).sha256)
 
-    def test_entries_tell_hash_size_and_time(self, store: BlobStore) -> None:
+    def test_entries_tell_hash_size_and_time(self, harness: BlobHarness) -> None:
         before = datetime.now(UTC) - timedelta(seconds=5)
-        refs = [store.put(content) for content in (b"", CONTENT, LARGE)]
-        entries = sorted(store.entries(), key=lambda entry: entry.size)
+        refs = [harness.store.put(content) for content in (b"", CONTENT, LARGE)]
+        entries = sorted(harness.inventory.entries(), key=lambda entry: entry.size)
         assert [(entry.sha256, entry.size) for entry in entries] == [(ref.sha256, ref.size) for ref in refs]
         for entry in entries:
             assert before < entry.modified < datetime.now(UTC) + timedelta(seconds=5)
 
-    def test_entries_can_be_deleted_while_they_are_read(self, store: BlobStore) -> None:
+    def test_entries_can_be_deleted_while_they_are_read(self, harness: BlobHarness) -> None:
         for number in range(100):
-            store.put(bytes([number]))
-        for entry in store.entries():
-            store.delete(entry.sha256)
-        assert list(store.entries()) == []
+            harness.store.put(bytes([number]))
+        for entry in harness.inventory.entries():
+            harness.inventory.delete(entry.sha256)
+        assert list(harness.inventory.entries()) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(contents=st.lists(st.binary(max_size=200), max_size=8), data=st.data())
 def test_a_store_behaves_like_a_dictionary(
-    harness: Harness, contents: list[bytes], data: st.DataObject
+    harness: BlobHarness, contents: list[bytes], data: st.DataObject
 ) -> None:
-    store = harness.store
-    for entry in store.entries():
-        store.delete(entry.sha256)
+    for entry in harness.inventory.entries():
+        harness.inventory.delete(entry.sha256)
     expected: dict[str, bytes] = {}
     for content in contents:
-        ref = store.put(content)
+        ref = harness.store.put(content)
         expected[ref.sha256] = content
         if data.draw(st.booleans()):
             gone = data.draw(st.sampled_from(sorted(expected)))
-            store.delete(gone)
+            harness.inventory.delete(gone)
             del expected[gone]
-    assert {entry.sha256: entry.size for entry in store.entries()} == {
+    assert {entry.sha256: entry.size for entry in harness.inventory.entries()} == {
         sha256: len(content) for sha256, content in expected.items()
     }
     for content in expected.values():
-        assert store.get(reference(content), limit_bytes=200) == content
+        assert harness.store.get(reference(content), limit_bytes=200) == content

@@ -1,0 +1,53 @@
+"""How long a client may take to send a request: one that does not go on holds nothing for ever."""
+
+import asyncio
+from http import HTTPStatus
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ktrdr.backend.api.problems import Problem
+
+
+class StalledSenders:
+    """Middleware that gives up on a client which does not go on sending the body of its request.
+
+    Args:
+        app: what is wrapped.
+        idle_s: longest pause.
+        body_s: longest time for the whole body.
+    """
+
+    def __init__(self, app: ASGIApp, *, idle_s: float, body_s: float) -> None:
+        self._app = app
+        self._idle_s = idle_s
+        self._body_s = body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._body_s
+        more_body = True
+
+        async def timed() -> Message:
+            nonlocal more_body
+            if not more_body:  # then it is the end of the connection that is waited for
+                return await receive()
+            try:
+                async with asyncio.timeout(min(self._idle_s, deadline - loop.time())):
+                    message = await receive()
+            except TimeoutError:
+                more_body = False
+                raise Problem(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    "too-slow",
+                    f"Nothing came for {self._idle_s:g} s, or not everything within {self._body_s:g} s.",
+                    fix="Send the rest in smaller requests; what has come is kept.",
+                    headers={"Connection": "close"},
+                ) from None
+            more_body = message.get("more_body", False)
+            return message
+
+        await self._app(scope, timed, send)

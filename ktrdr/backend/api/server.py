@@ -1,0 +1,199 @@
+"""Serving the application inside a running event loop, for as long as a block lasts."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h11
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ktrdr.addresses import is_loopback
+from ktrdr.errors import SettingsError
+
+_HEAD_S = 10.0
+_UNREAD_S = 30.0
+_MAX_HEAD_BYTES = 16 * 1024
+_MAX_CONNECTIONS = 512
+_KEEP_ALIVE_S = 75
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What makes it HTTPS: files in PEM form."""
+
+    chain: Path
+    """The server's certificate, and those between it and the authority's."""
+    key: Path
+
+
+@asynccontextmanager
+async def serving(
+    app: FastAPI,
+    host: str,
+    port: int,
+    *,
+    certificate: Certificate | None = None,
+    stop_within_s: int = 5,
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve the application, and yield the address; port 0 means any that is free.
+
+    Signals stay with the caller. At the end of the block requests in progress have ``stop_within_s`` to end.
+
+    Raises:
+        SettingsError: the address cannot be had, the certificate not be read, or everyone could reach an
+            application that asks for no token.
+    """
+    if not app.state.protected and not is_loopback(host):
+        raise SettingsError(
+            f"Without a token nothing is served on {host}: everyone who reaches it could read and write.",
+            fix="Set KTRDR_BLOB_TOKEN, or KTRDR_LISTEN to 127.0.0.1 and a port.",
+        )
+    config = uvicorn.Config(
+        app,
+        http=_ImpatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=stop_within_s,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        ssl_certfile=certificate.chain if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
+    )
+    with _logging():
+        try:
+            config.load()
+        except OSError as error:  # also what OpenSSL has to say
+            raise SettingsError(
+                f"The certificate cannot be used: {error.strerror or error}.",
+                fix="Give a certificate and its key, both as PEM files that this user may read.",
+            ) from error
+        listener = await _listen(host, port)
+        server = _Server(config)
+        running = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        try:
+            await _until(server.listening, running)
+            address: tuple[str, int] = listener.getsockname()[:2]
+            _log.info("serving", address=f"{address[0]}:{address[1]}", tls=certificate is not None)
+            yield address
+        finally:
+            server.should_exit = True
+            await running
+            await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+            listener.close()
+
+
+class _Server(uvicorn.Server):
+    """One that leaves signals alone and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _ImpatientProtocol(H11Protocol):
+    """Closes connections whose client neither asks nor reads; uvicorn itself waits for ever."""
+
+    _asking: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its parent
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel(self._unread)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._cancel(self._asking)
+        self._cancel(self._unread)
+
+    def _watch_head(self) -> None:
+        """Limit the time from the first byte of a request, or the connection, to the end of its head."""
+        if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
+            self._cancel(self._asking)
+            self._asking = None
+        elif self._asking is None:
+            self._asking = self.loop.call_later(_HEAD_S, self.transport.abort)
+
+    def _cancel(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+class _ToStructlog(logging.Handler):
+    """Passes on what uvicorn says, without what it says of its own comings and goings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _log.log(record.levelno, "http server", said=record.getMessage(), exc_info=record.exc_info or None)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    logger, handler = logging.getLogger("uvicorn.error"), _ToStructlog(logging.WARNING)
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            fix="Set KTRDR_LISTEN to an address of this machine and a free port.",
+        ) from error
+    return listener
+
+
+async def _until(event: asyncio.Event, running: asyncio.Task[None]) -> None:
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((waiting, running), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()

@@ -1,0 +1,185 @@
+"""A blob store in a bucket: S3 and what is compatible with it, Google Cloud Storage, Azure."""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256, referred_sha256
+from ktrdr.blobs.verified import (
+    check_limit,
+    check_size,
+    disk_errors,
+    is_intact,
+    read_chunks,
+    receive,
+    verified,
+)
+from ktrdr.errors import BlobMissingError, BlobUnavailableError
+from ktrdr.events.references import BlobRef, Codec
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_KEY = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
+_PART_BYTES = 8 * 1024 * 1024
+_PARTS_AT_ONCE = 3
+_CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
+
+
+class ObjectBlobStore:
+    """A `BlobInventory` of objects named by hash: ``ab/cdef…``.
+
+    Content that is there already is sent again: S3 refuses to copy an object onto itself, so nothing else
+    makes it young; and whether it is still whole would take as long to find out. An object is replaced in one
+    step, so that whoever reads it meanwhile gets the one or the other, which are equal.
+
+    What is larger than one part is sent in parts, of which three are in memory; if that fails the parts are
+    removed. If this process is killed they stay, unseen: let a rule of the bucket abort incomplete uploads.
+
+    Args:
+        objects: the bucket, with a prefix for this installation.
+        name: of the bucket, as people know it: ``s3://bucket/prefix``.
+    """
+
+    def __init__(self, objects: "ObjectStore", name: str) -> None:
+        self.name = name
+        self._objects = objects
+
+    def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content; see `BlobStore.put`."""
+        ref = _reference(hashlib.sha256(data).hexdigest(), len(data), codec)
+        with self._errors(f"Blob {ref.sha256} cannot be stored"):
+            self._put(ref, data)
+        return ref
+
+    def put_file(self, path: Path, *, codec: Codec = Codec.NONE) -> BlobRef:
+        """Store the content of a file; see `BlobStore.put_file`."""
+        what = f"{path} cannot be read"
+        with disk_errors(what), path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            ref = _reference(sha256, file.tell(), codec)
+
+        def content() -> Iterator[bytes]:
+            with disk_errors(what):
+                yield from verified(read_chunks(path), ref)
+
+        with self._errors(f"Blob {ref.sha256} cannot be stored"):
+            self._put(ref, b"".join(content()) if ref.size <= _PART_BYTES else content())
+        return ref
+
+    def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
+        """Return the content; see `BlobStore.get`."""
+        referred_sha256(ref)
+        check_limit(ref, limit_bytes)
+        data = io.BytesIO()
+        for chunk in verified(self._chunks(ref), ref):
+            data.write(chunk)
+        return data.getvalue()
+
+    def fetch(self, ref: BlobRef, destination: Path) -> Path:
+        """Write the content to a file; see `BlobStore.fetch`."""
+        referred_sha256(ref)
+        if is_intact(destination, ref):
+            return destination
+        return receive(self._chunks(ref), ref, destination)
+
+    def exists(self, sha256: str) -> bool:
+        """Return whether there is that blob; see `BlobStore.exists`."""
+        try:
+            with self._reading(checked_sha256(sha256)):
+                obstore.head(self._objects, _key(sha256))
+        except BlobMissingError:
+            return False
+        return True
+
+    def delete(self, sha256: str) -> None:
+        """Remove the blob; see `BlobInventory.delete`."""
+        try:
+            with self._reading(checked_sha256(sha256)):
+                obstore.delete(self._objects, _key(sha256))
+        except BlobMissingError:
+            return
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """Return all blobs; see `BlobInventory.entries`."""
+        with self._errors("It cannot be listed"):
+            for batch in obstore.list(self._objects):
+                for item in batch:
+                    if match := _KEY.fullmatch(item["path"]):
+                        yield BlobEntry(match[1] + match[2], item["size"], item["last_modified"])
+
+    def _put(self, ref: BlobRef, content: bytes | Iterator[bytes]) -> None:
+        obstore.put(
+            self._objects,
+            _key(ref.sha256),
+            content,
+            use_multipart=ref.size > _PART_BYTES,
+            chunk_size=_PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+
+    def _chunks(self, ref: BlobRef) -> Iterator[bytes]:
+        """Yield the content; obstore goes on by itself after a lost connection."""
+        with self._reading(ref.sha256):
+            found = obstore.get(self._objects, _key(ref.sha256))
+            check_size(ref, found.meta["size"])
+            for chunk in found.stream(min_chunk_size=1024 * 1024):
+                yield bytes(chunk)
+
+    @contextmanager
+    def _reading(self, sha256: str) -> Iterator[None]:
+        with self._errors(f"Blob {sha256} cannot be read"):
+            try:
+                yield
+            except FileNotFoundError as error:
+                # A bucket that is missing looks the same; listing tells them apart.
+                obstore.list(self._objects, prefix=_key(sha256)).collect()
+                raise BlobMissingError(f"There is no blob {sha256} in {self.name}.") from error
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Raise obstore's errors as ours: whatever it is, the store is not usable as it is.
+
+        Raises:
+            BlobUnavailableError: says what to do.
+        """
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:
+            reason, fix = _explained(error)
+            raise BlobUnavailableError(f"{what} ({self.name}): {reason}.", fix=fix) from error
+
+
+def _explained(error: BaseError | FileNotFoundError) -> tuple[str, str]:
+    """Return what is wrong, and what to do about it, from an error whose text is for programmers."""
+    text = str(error).partition("\n\nDebug source")[0]
+    code = match[1] if (match := _CODE.search(text)) else ""
+    if isinstance(error, FileNotFoundError) or code in ("NoSuchBucket", "ContainerNotFound"):
+        return "there is no such bucket", "Create the bucket, or correct KTRDR_BLOB_STORE."
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or "redential" in text:
+        return (
+            f"access was denied ({code})" if code else "access was denied, or there are no credentials",
+            "Set the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and let them list the "
+            "bucket and get, put and delete objects in it.",
+        )
+    if code:
+        return f"it answered {code}", "See what its documentation says of that."
+    return (
+        text.rpartition(" - ")[2].strip().rstrip(".") or "it does not answer",
+        "Check that it can be reached from here (AWS_ENDPOINT_URL, AWS_REGION, KTRDR_BLOB_STORE).",
+    )
+
+
+def _reference(sha256: str, size: int, codec: Codec) -> BlobRef:
+    return BlobRef(uri=blob_uri(sha256), sha256=sha256, size=size, codec=codec)
+
+
+def _key(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256[2:]}"
