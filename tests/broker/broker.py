@@ -1,6 +1,5 @@
 """The broker that tests run against, wherever it comes from."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +9,10 @@ from dataclasses import dataclass
 from tests.broker.errors import BrokerUnavailableError
 from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
-from tests.broker.programs import find_programs, how_to_install
-
-GIVEN = "KTRDR_TEST_AMQP_URL"
-"""The environment variable that names a broker to use."""
+from tests.broker.programs import how_to_install
+from tests.broker.search import docker_answers, given_url
 
 _DOCKER = "tests.broker.docker_process"
-_ENGINE_ANSWERS_WITHIN_S = 10.0
 _STOPPED_WITHIN_S = 30.0
 
 
@@ -37,7 +33,7 @@ def any_broker() -> Iterator[Broker]:
     Raises:
         BrokerUnavailableError: There is none; the message names the one command that gets one.
     """
-    if url := os.environ.get(GIVEN):
+    if url := given_url():
         yield Broker(url, None)
     elif docker_answers():
         with _container() as url:
@@ -45,36 +41,6 @@ def any_broker() -> Iterator[Broker]:
     else:
         with PrivateNode(NodeConfig(tls=True)) as node:
             yield Broker(node.amqp_url(), node)
-
-
-def check_there_is_one() -> None:
-    """Do nothing if `any_broker` will find one; nothing is started.
-
-    Raises:
-        BrokerUnavailableError: It will not.
-    """
-    if not os.environ.get(GIVEN):
-        try:
-            find_programs()
-        except BrokerUnavailableError:
-            if not docker_answers():
-                raise
-
-
-def docker_answers() -> bool:
-    """Whether there is a Docker engine."""
-    try:
-        return (
-            subprocess.run(
-                [sys.executable, "-m", _DOCKER, "--ping"],
-                timeout=_ENGINE_ANSWERS_WITHIN_S,
-                capture_output=True,
-                check=False,
-            ).returncode
-            == 0
-        )
-    except subprocess.TimeoutExpired:
-        return False
 
 
 @contextmanager

@@ -46,19 +46,19 @@ def find_programs() -> Programs:
         epmd = _erlang("epmd")
         if os.access(server, os.X_OK) and os.access(ctl, os.X_OK) and epmd:
             return Programs(server, ctl, epmd, _erlang("erl_call"))
-    raise BrokerUnavailableError(
-        f"There is no rabbitmq-server on this machine. Get it with: {how_to_install()}"
-    )
+    raise BrokerUnavailableError(f"There is no rabbitmq-server on this machine. Get one: {how_to_install()}")
 
 
 def how_to_install() -> str:
-    """Return the one command that installs RabbitMQ here."""
+    """Return the one command that gets this machine a RabbitMQ."""
+    as_root = "" if os.geteuid() == 0 else "sudo "
     if sys.platform == "darwin":
         return "brew install rabbitmq"
     if shutil.which("apt-get"):
-        as_root = "" if os.geteuid() == 0 else "sudo "
-        return f"{as_root}scripts/obtain-broker"
-    return "docker run --detach --rm --publish 5672:5672 rabbitmq:4 && export KTRDR_TEST_AMQP_URL=amqp://localhost"
+        return f"{as_root}scripts/obtain-broker"  # which, unlike apt-get alone, starts no service
+    if shutil.which("dnf"):
+        return f"{as_root}dnf install --assumeyes rabbitmq-server"
+    return "curl -fsSL https://get.docker.com | sudo sh"
 
 
 def _server_directories() -> list[Path]:
