@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _SCRIPT = Path(__file__).with_name("guardian_process.py")
+_CLOSED_WITHIN_S = 30.0
 
 
 class Guardian:
@@ -21,6 +22,7 @@ class Guardian:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._asked = 0
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", _SCRIPT],
             stdin=subprocess.PIPE,
@@ -56,13 +58,14 @@ class Guardian:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.close()
-            self._process.wait()
+            self._process.wait(_CLOSED_WITHIN_S)
             self._process.stdout.close()
 
     def _ask(self, **question: object) -> dict[str, Any]:
         with self._lock:
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(question) + "\n")
+            self._asked += 1
+            self._process.stdin.write(json.dumps({"number": self._asked, **question}) + "\n")
             self._process.stdin.flush()
             answer = self._read()
         if "error" in answer:
@@ -70,6 +73,10 @@ class Guardian:
         return answer
 
     def _read(self) -> dict[str, Any]:
+        """Read the answer to the last question: an interrupt may have left that to another unread."""
         assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
+        for line in self._process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if answer["number"] == self._asked:
+                return answer
+        raise BrokenPipeError("The guardian of a private broker is gone")

@@ -6,6 +6,7 @@ answers each with one; see `Guardian` for who asks.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -18,31 +19,41 @@ from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.005
-_processes: dict[int, subprocess.Popen[bytes]] = {}
+_ORPHANS_END_WITHIN_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
+
+_started: list[int] = []
+_exit_codes: dict[int, int] = {}
 
 
 def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    os.chdir("/")  # hold nobody's directory
+    if sys.platform == "linux":
+        # The helpers of a dead node become children of this process, which can tell when they are gone.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.chdir("/")
     directory = tempfile.mkdtemp(prefix="ktrdr-rabbitmq-")
     try:
-        _answer({"directory": directory})
+        _answer(0, {"directory": directory})
         for line in sys.stdin:
+            question = json.loads(line)
+            number = question.pop("number")
             try:
-                _answer(_do(**json.loads(line)))
+                _answer(number, _do(**question))
             except OSError as error:
-                _answer({"error": str(error)})
+                _answer(number, {"error": str(error)})
     finally:
-        for pid in reversed(_processes):
+        for pid in reversed(_started):
             _end(pid, signal.SIGKILL, within_s=0)
+        _wait_for_orphans()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _answer(answer: dict[str, Any]) -> None:
+def _answer(number: int, answer: dict[str, Any]) -> None:
     # Nobody may be left to read it.
     with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps({"number": number, **answer}) + "\n")
         sys.stdout.flush()
 
 
@@ -53,7 +64,7 @@ def _do(do: str, **arguments: Any) -> dict[str, Any]:
         case "end":
             return {"code": _end(**arguments)}
         case _:
-            return {"code": _processes[arguments["pid"]].poll()}
+            return {"code": _exit_code(**arguments)}
 
 
 def _start(command: list[str], environment: dict[str, str], log: str) -> int:
@@ -67,20 +78,21 @@ def _start(command: list[str], environment: dict[str, str], log: str) -> int:
             cwd=Path(log).parent,
             start_new_session=True,
         )
-    _processes[process.pid] = process
+    _started.append(process.pid)
     return process.pid
 
 
 def _end(pid: int, signal_number: int, within_s: float) -> int:
     """Send a signal to the process group; kill what is left after that time, and wait until all is gone."""
-    process = _processes[pid]
-    _signal_group(pid, signal_number)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(within_s)
-    while _signal_group(pid, signal.SIGKILL):
-        process.poll()
+    if _exit_code(pid) is None:
+        _signal_group(pid, signal_number)
+    end = time.monotonic() + within_s
+    while _exit_code(pid) is None and time.monotonic() < end:
         time.sleep(_POLL_S)
-    return process.wait()
+    # Both each time: the group exists until its dead are reaped.
+    while any([_signal_group(pid, signal.SIGKILL), _exit_code(pid) is None]):
+        time.sleep(_POLL_S)
+    return _exit_codes[pid]
 
 
 def _signal_group(pid: int, signal_number: int) -> bool:
@@ -90,6 +102,28 @@ def _signal_group(pid: int, signal_number: int) -> bool:
     except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
         return False
     return True
+
+
+def _exit_code(pid: int) -> int | None:
+    _reap()
+    return _exit_codes.get(pid)
+
+
+def _reap() -> bool:
+    """Take note of who has ended, and return whether there is still somebody."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            _exit_codes[pid] = os.waitstatus_to_exitcode(status)
+        return True
+    return False
+
+
+def _wait_for_orphans() -> None:
+    """Wait for the helpers of dead nodes, which end by themselves."""
+    end = time.monotonic() + _ORPHANS_END_WITHIN_S
+    while _reap() and time.monotonic() < end:
+        time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":
