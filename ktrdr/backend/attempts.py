@@ -1,19 +1,17 @@
 """What becomes of an operation as its attempts run and end: the decisions, each inside one transaction.
 
-Every function may be called again with the same event: messages come twice, late and out of order. An attempt
-is granted to the first claim that is heard of; events of other claims change nothing.
+Every function may be called again with the same event: messages come twice, late and out of order.
 """
 
 from dataclasses import dataclass
 
-from ktrdr.backend.cancelling import end_cancelled, stop_runs, tell_to_stop, why_unwanted
+from ktrdr.backend.cancelling import end_cancelled, stop_runs
 from ktrdr.backend.dispatching import dispatch
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.work import Claim, Work
-from ktrdr.events import CheckpointSaved, FailureCause, TrainingAccepted, TrainingCancelled, TrainingFailed
+from ktrdr.events import CheckpointSaved, FailureCause, TrainingCancelled, TrainingFailed
 
-_LONGEST_LEASE_S = 3600.0
 _LONGEST_PAUSE_S = 300.0
 # These say nothing about the job, and the process that died or left is replaced already.
 _RETRIED_AT_ONCE = frozenset(
@@ -33,56 +31,6 @@ class RetryPolicy:
         if cause in _RETRIED_AT_ONCE:
             return 0.0
         return min(self.backoff_s * 2.0 ** (failed_attempt - 1), _LONGEST_PAUSE_S)
-
-
-def accepted(work: Work, event: TrainingAccepted, *, first: bool) -> OperationRecord | None:
-    """Grant the attempt to the claim, or tell it to stop; the latter also if the event comes again."""
-    operation = work.operation(event.operation_id)
-    unwanted = why_unwanted(work, operation, event)
-    if operation is None or unwanted is not None:
-        tell_to_stop(work, event, unwanted or "it is not known here")
-        if operation is not None and first:
-            refusal = f"{event.agent_id} was told to stop: {unwanted}"
-            work.note(
-                operation, HistoryKind.CLAIM_REFUSED, refusal, attempt=event.attempt, agent_id=event.agent_id
-            )
-        return operation
-    if operation.claim_id is None and operation.attempt == event.attempt:
-        where = f"slot {event.slot} of {event.agent_id}, on {event.device}"
-        return _grant(work, operation, event, event.agent_id, event.device, event.lease_s, where)
-    return operation
-
-
-def heard(work: Work, claim: Claim, *, agent_id: str, device: str, lease_s: float) -> OperationRecord | None:
-    """Grant the attempt to a claim whose acceptance has not arrived, but which is evidently at work."""
-    operation = work.operation(claim.operation_id)
-    if operation is None or operation.claim_id is not None or operation.attempt != claim.attempt:
-        return operation
-    if operation.state not in (State.PENDING, State.QUEUED):
-        return operation
-    return _grant(work, operation, claim, agent_id, device, lease_s, f"{agent_id}, which is at work on it")
-
-
-def _grant(
-    work: Work,
-    operation: OperationRecord,
-    claim: Claim,
-    agent_id: str,
-    device: str,
-    lease_s: float,
-    where: str,
-) -> OperationRecord:
-    work.grant(claim, agent_id=agent_id, device=device)
-    work.note(operation, HistoryKind.ACCEPTED, f"accepted by {where}", agent_id=agent_id)
-    return work.move(
-        operation,
-        Trigger.ACCEPTED,
-        claim_id=claim.claim_id,
-        agent_id=agent_id,
-        device=device,
-        lease_s=min(lease_s, _LONGEST_LEASE_S),
-        started_at=operation.started_at or work.now,
-    )
 
 
 def checkpoint_saved(work: Work, event: CheckpointSaved) -> OperationRecord | None:
@@ -175,14 +123,15 @@ def attempt_over(
     if not cause.retryable:
         return _fail(work, operation, Trigger.ATTEMPT_FAILED, cause, message)
     max_attempts = operation.max_attempts if costs else operation.max_attempts + 1
-    if operation.attempt >= max_attempts:
+    following = work.next_attempt(operation)
+    if following > max_attempts:
         last = f"{message} (attempt {operation.attempt} of {operation.max_attempts})"
         return _fail(work, operation, Trigger.ATTEMPTS_EXHAUSTED, cause, last)
     pause_s = retries.pause_s(operation.attempt, cause)
     operation = work.move(
         operation,
         trigger,
-        attempt=operation.attempt + 1,
+        attempt=following,
         max_attempts=max_attempts,
         message=message,
         claim_id=None,

@@ -11,12 +11,12 @@ _RUN_GONE = "its run ended with the process that ran it"
 
 
 def cancel(
-    work: Work, operation: OperationRecord, reason: str, is_alive: Callable[[str], bool]
+    work: Work, operation: OperationRecord, reason: str, is_gone: Callable[[str], bool]
 ) -> OperationRecord:
     """Stop the operation; one that has ended stays as it is."""
     if operation.state.terminal:
         return operation
-    if operation.owner is not None and not is_alive(operation.owner):
+    if operation.owner is not None and is_gone(operation.owner):
         operation = work.change(operation, owner=None)
     if operation.state is not State.CANCELLING:
         work.note(operation, HistoryKind.CANCEL_REQUESTED, reason)
@@ -73,7 +73,7 @@ def why_unwanted(work: Work, operation: OperationRecord | None, claim: Claim) ->
     if operation.state is State.CANCELLING:
         return "the operation is being cancelled"
     if claim.attempt > operation.attempt:
-        return f"attempt {claim.attempt} was never requested"
+        return f"attempt {claim.attempt} is not asked for"
     holder = work.holder(claim.operation_id, claim.attempt)
     if holder == claim.claim_id:
         # Also of an earlier attempt: a run that was detached goes on, and the first valid model wins.

@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ktrdr.backend import attempts, cancelling
+from ktrdr.backend import attempts, cancelling, granting, returning
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.persistence import ModelPersister
+from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.results import is_wanted
+from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.subscription import RefusedError
 from ktrdr.backend.waiting import Offload, Turns
 from ktrdr.backend.work import Work
+from ktrdr.bus.dead_letters import REASON_HEADER, DeathCause
 from ktrdr.clock import Clock
 from ktrdr.errors import DatabaseUnavailableError, KtrdrError, StorageFullError
 from ktrdr.events import (
@@ -22,12 +26,14 @@ from ktrdr.events import (
     CheckpointSaved,
     ClaimEvent,
     Envelope,
+    Message,
     ModelReady,
     RunningAttempt,
     TrainingAccepted,
     TrainingCancelled,
     TrainingFailed,
     TrainingProgress,
+    TrainingRequested,
 )
 
 _log = structlog.get_logger()
@@ -44,6 +50,8 @@ class EventHandlers:
         persister: takes results.
         leases: are renewed by every event of the claim that holds them.
         progress: takes progress.
+        presences: takes what agents say of themselves.
+        speakers: decides whose word counts.
         retries: what follows a failed attempt.
         lease_s: of a claim whose acceptance has not arrived.
         instance: on whose bus agents are answered.
@@ -56,6 +64,8 @@ class EventHandlers:
     persister: ModelPersister
     leases: Leases
     progress: ProgressRecorder
+    presences: Presences
+    speakers: Speakers
     retries: attempts.RetryPolicy
     lease_s: float
     instance: str
@@ -65,14 +75,19 @@ class EventHandlers:
     _turns: Turns = field(default_factory=Turns, init=False)
 
     async def durable(self, envelope: Envelope) -> None:
-        """Handle an event of the queue of durable events."""
+        """Handle an event of the queue of durable events.
+
+        Raises:
+            RefusedError: who says it may not.
+        """
+        self._require_right(envelope)
         event, event_id = envelope.event, envelope.event_id
         if isinstance(event, ClaimEvent):
             self.leases.renew(event.operation_id, event.attempt, event.claim_id)
         match event:
             case TrainingAccepted():
                 await self._change(
-                    lambda work: attempts.accepted(work, event, first=work.first_time(event_id, event))
+                    lambda work: granting.accepted(work, event, first=work.first_time(event_id, event))
                 )
             case CheckpointSaved():
                 await self._once(event, event_id, lambda work: attempts.checkpoint_saved(work, event))
@@ -96,38 +111,83 @@ class EventHandlers:
             self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
 
     async def transient(self, envelope: Envelope) -> None:
-        """Handle progress or presence."""
+        """Handle progress or presence.
+
+        Raises:
+            RefusedError: who says it may not.
+        """
+        self._require_right(envelope)
         match envelope.event:
             case TrainingProgress() as event:
                 self._progress(event)
             case AgentPresence() as event:
+                self.presences.take(event, envelope)
                 await self._presence(event)
             case event:
                 _log.warning("event has no business here", type=event.type_name(), sender=envelope.sender)
 
+    async def returned(self, envelope: Envelope) -> None:
+        """Handle a request that no agent took.
+
+        Raises:
+            RefusedError: it is a matter for a person, whatever became of its operation.
+        """
+        event = envelope.event
+        if not isinstance(event, TrainingRequested):
+            raise RefusedError(f"A {event.type_name()} is nothing that a lane gives back.")
+        message = envelope.message
+        reason = str(message.headers.get(REASON_HEADER, "")) if message is not None else ""
+        self.leases.came_back(event.operation_id, envelope.event_id)
+        await self._change(
+            lambda work: returning.came_back(work, event, envelope.event_id, reason, self.retries)
+        )
+        if reason == DeathCause.REJECTED:
+            raise RefusedError("An agent rejected it, and could not say why.")
+
+    def at_sight(self, message: Message) -> bool:
+        """Handle presence that says nothing new and asks for no answer; return whether it did."""
+        event = self.presences.recognize(message)
+        return event is not None and not self._unsettled(event)
+
+    def _require_right(self, envelope: Envelope) -> None:
+        reason = self.speakers.why_not_heard(envelope)
+        if reason is not None:
+            raise RefusedError(reason)
+
     def _progress(self, event: TrainingProgress) -> None:
         # Of an attempt that is superseded, refused or over it is of no interest; nor before the grant.
-        if self.leases.renew(event.operation_id, event.attempt, event.claim_id):
+        if self.leases.renew(event.operation_id, event.attempt, event.claim_id) is not None:
             self.progress.record(event)
 
-    async def _presence(self, event: AgentPresence) -> None:
+    def _unsettled(self, event: AgentPresence) -> list[RunningAttempt]:
+        """Renew the leases of what an agent holds; return what is not simply to go on."""
+        unsettled = []
         for running in event.running:
-            if not self.leases.renew(running.operation_id, running.attempt, running.claim_id):
-                await self._hear(running, agent_id=event.agent_id, device=event.device)
-        if event.running:
-            await self._change(lambda work: self._answer(work, event.running))
+            lease = self.leases.renew(running.operation_id, running.attempt, running.claim_id)
+            if lease is None or lease.is_cancelling:
+                unsettled.append(running)
+        return unsettled
 
-    async def _hear(self, running: RunningAttempt, *, agent_id: str, device: str) -> None:
-        await self._change(
-            lambda work: attempts.heard(work, running, agent_id=agent_id, device=device, lease_s=self.lease_s)
+    async def _presence(self, event: AgentPresence) -> None:
+        if not (unsettled := self._unsettled(event)):
+            return
+
+        def action(work: Work) -> list[OperationRecord]:
+            heard = (self._hear(work, running, event) for running in unsettled)
+            return [operation for operation in heard if operation is not None]
+
+        for operation in await self.offload(lambda: self.store.change(action, instance=self.instance)):
+            self.on_change(operation)
+
+    def _hear(self, work: Work, running: RunningAttempt, event: AgentPresence) -> OperationRecord | None:
+        operation = granting.heard(
+            work, running, agent_id=event.agent_id, device=event.device, lease_s=self.lease_s
         )
-
-    def _answer(self, work: Work, claims: tuple[RunningAttempt, ...]) -> None:
         # Level-triggered: who has missed that it is to stop is told again, as long as it says that it runs.
-        for claim in claims:
-            unwanted = cancelling.why_unwanted(work, work.operation(claim.operation_id), claim)
-            if unwanted is not None:
-                cancelling.tell_to_stop(work, claim, unwanted)
+        unwanted = cancelling.why_unwanted(work, operation, running)
+        if unwanted is not None:
+            cancelling.tell_to_stop(work, running, unwanted)
+        return operation
 
     async def _once(
         self, event: ClaimEvent, event_id: str, action: Callable[[Work], OperationRecord | None]

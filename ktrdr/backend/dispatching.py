@@ -45,7 +45,7 @@ def submit(
 
 
 def resume(
-    work: Work, fingerprint: str, max_attempts: int, instance: str, is_alive: Callable[[str], bool]
+    work: Work, fingerprint: str, max_attempts: int, instance: str, is_gone: Callable[[str], bool]
 ) -> OperationRecord | None:
     """Return an unfinished operation of that fingerprint whose submitter is gone, now this instance's.
 
@@ -59,7 +59,7 @@ def resume(
         .order_by(operations.c.created_at)
     )
     for operation_id, submitted_by in work.connection.execute(query).all():
-        if submitted_by == instance or is_alive(submitted_by):
+        if submitted_by == instance or not is_gone(submitted_by):
             continue
         operation = work.operation(operation_id)
         assert operation is not None
@@ -67,7 +67,7 @@ def resume(
         begun = operation.attempt if operation.state is State.RUNNING else operation.attempt - 1
         limit = max(operation.max_attempts, begun + max_attempts)
         operation = work.change(operation, submitted_by=instance, max_attempts=limit)
-        if operation.owner is None or not is_alive(operation.owner):
+        if operation.owner is None or is_gone(operation.owner):
             operation = take_over(work, operation, instance)
         return operation
     return None
@@ -93,21 +93,6 @@ def dispatched(work: Work, operation_id: str, attempt: int) -> OperationRecord |
         return operation
     work.note(operation, HistoryKind.DISPATCHED, f"attempt {attempt} is on the bus")
     return work.move(operation, Trigger.DISPATCHED) if operation.state is State.PENDING else operation
-
-
-def not_accepted(work: Work, operation_id: str, attempt: int, waited_s: float) -> OperationRecord | None:
-    """Dispatch again what nobody has accepted; it costs no attempt, since none has begun."""
-    operation = work.operation(operation_id)
-    if operation is None or operation.attempt != attempt or operation.state is not State.QUEUED:
-        return operation
-    work.note(
-        operation,
-        HistoryKind.NOT_ACCEPTED,
-        f"nobody accepted attempt {attempt} within {waited_s:g} s; it is requested again",
-    )
-    operation = work.move(operation, Trigger.ACCEPT_DEADLINE_PASSED)
-    dispatch(work, operation)
-    return operation
 
 
 def take_over(work: Work, operation: OperationRecord, instance: str) -> OperationRecord:

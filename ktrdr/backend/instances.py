@@ -3,16 +3,22 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ktrdr.errors import DatabaseUnavailableError, StorageFullError
+from ktrdr.errors import DatabaseUnavailableError, StorageFullError, StoreError
 
 _SUFFIX = ".lock"
 
 BROKER_INSTANCE = "broker"
-"""The owner of what is carried by the broker rather than by a process: it outlives them all."""
+"""The owner of what is carried by the broker rather than by a process: it outlives them all.
+
+At most one process at a time is this instance, and sees to what it owns: ``ktrdr serve``.
+"""
+_LOCK_TRIES = 25
+_LOCK_PAUSE_S = 0.02
 
 
 class Instances:
@@ -29,12 +35,20 @@ class Instances:
         """Say that this process is the instance, until it releases the lock or ends.
 
         Raises:
+            StoreError: the instance is the broker's, and another process is it already.
             StorageFullError: the disk is full.
             DatabaseUnavailableError: the directory cannot be written.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             return InstanceLock(self._path(instance))
+        except BlockingIOError as error:
+            process = self.process(instance)
+            who = f"process {process}" if process else "another process"
+            raise StoreError(
+                f"Another `ktrdr serve` ({who}) carries the operations of this installation.",
+                fix="Stop it first, or leave them to it.",
+            ) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise StorageFullError(f"The disk of {self._directory} is full.") from error
@@ -48,6 +62,17 @@ class Instances:
         # Shared: two processes that ask at the same moment must not take each other for the holder.
         with _locked(self._path(instance), fcntl.LOCK_SH) as free:
             return free is False
+
+    def is_gone(self, instance: str) -> bool:
+        """Return whether what the instance carries is free for others to take over."""
+        return instance != BROKER_INSTANCE and not self.is_alive(instance)
+
+    def process(self, instance: str) -> int | None:
+        """Return the process id that the instance has, or had last."""
+        try:
+            return int(self._path(instance).read_text())
+        except (OSError, ValueError):
+            return None
 
     def remove_stale(self) -> list[str]:
         """Delete the lock files of dead instances; return which they were."""
@@ -72,7 +97,11 @@ class InstanceLock:
         while True:
             # Not inherited by child processes: a runner that outlives its parent must not keep it alive.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                _lock_soon(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
             # Another process may have removed the file as stale before we had the lock.
             if _is_at(path, descriptor):
                 break
@@ -87,6 +116,19 @@ class InstanceLock:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _lock_soon(descriptor: int) -> None:
+    """Take the lock; others who merely ask hold it for a moment."""
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not tries_left:
+                raise
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

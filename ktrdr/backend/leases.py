@@ -1,10 +1,10 @@
 """Which claims this backend waits for, and until when: in memory, on the monotonic clock.
 
-A lease counts from what this backend has observed. It starts anew when the backend does, so that nothing has
-expired merely because nobody listened.
+A lease counts from what this backend has observed. It starts anew when the backend does, and when it has not
+been able to listen, so that nothing expires merely because nobody listened.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ktrdr.backend.records import OperationRecord
@@ -25,6 +25,10 @@ class Lease:
     lease_s: float
     deadline: float
     """Monotonic seconds."""
+    limit: float
+    """Likewise: so long it is waited for at most, while events are read."""
+    is_cancelling: bool
+    """Whether the claim is to stop, and to be told so whenever it speaks."""
 
     @property
     def token(self) -> tuple[int, str]:
@@ -38,6 +42,7 @@ class Request:
 
     operation_id: str
     attempt: int
+    event_id: str
     within_s: float
     deadline: float
     """Monotonic seconds."""
@@ -57,6 +62,9 @@ class Leases:
         self._leases: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
 
+    def __len__(self) -> int:
+        return len(self._leases) + len(self._requests)
+
     def follow(self, operation: OperationRecord, *, first_s: float | None = None) -> None:
         """Wait for what the operation needs now: its claim, or nothing.
 
@@ -71,36 +79,75 @@ class Leases:
         else:
             lease = self._leases.get(operation_id)
             same = lease is not None and lease.token == (operation.attempt, operation.claim_id)
-            if not same or first_s is not None:
-                first_s = operation.lease_s if first_s is None else first_s
-                self._leases[operation_id] = Lease(
+            if lease is None or not same or first_s is not None:
+                lease = self._leases[operation_id] = Lease(
                     operation_id,
                     operation.attempt,
                     operation.claim_id,
                     operation.lease_s,
-                    self._monotonic() + first_s,
+                    deadline=0,
+                    limit=0,
+                    is_cancelling=False,
                 )
+                self._extend(lease, operation.lease_s if first_s is None else first_s)
+            lease.is_cancelling = operation.state is State.CANCELLING
         request = self._requests.get(operation_id)
         waiting = operation.state in (State.PENDING, State.QUEUED)
         if request is not None and not (waiting and request.attempt == operation.attempt):
             del self._requests[operation_id]
 
-    def requested(self, request: TrainingRequested) -> None:
+    def requested(self, request: TrainingRequested, event_id: str) -> None:
         """Wait for somebody to accept what is now on the bus."""
-        if request.operation_id in self._leases:
-            return
-        within_s = request.accept_within_s
-        self._requests[request.operation_id] = Request(
-            request.operation_id, request.attempt, within_s, self._monotonic() + within_s
+        if request.operation_id not in self._leases:
+            self.wait_for_claim(request.operation_id, request.attempt, event_id, request.accept_within_s)
+
+    def wait_for_claim(self, operation_id: str, attempt: int, event_id: str, within_s: float) -> None:
+        """Wait so long for somebody to accept the request that went out under that event id."""
+        self._requests[operation_id] = Request(
+            operation_id, attempt, event_id, within_s, self._monotonic() + within_s
         )
 
-    def renew(self, operation_id: str, attempt: int, claim_id: str) -> bool:
-        """Take note of a sign of life; return whether that claim holds the grant."""
+    def came_back(self, operation_id: str, event_id: str) -> None:
+        """Wait no longer for somebody to accept that request."""
+        request = self._requests.get(operation_id)
+        if request is not None and request.event_id == event_id:
+            del self._requests[operation_id]
+
+    def renew(self, operation_id: str, attempt: int, claim_id: str) -> Lease | None:
+        """Take note of a sign of life; return the lease, if that claim holds the grant."""
         lease = self._leases.get(operation_id)
-        if lease is None or lease.token != (attempt, claim_id):
-            return False
-        lease.deadline = self._monotonic() + lease.lease_s
-        return True
+        if lease is None or lease.attempt != attempt or lease.claim_id != claim_id:
+            return None
+        self._extend(lease, lease.lease_s)
+        return lease
+
+    def cancelling(self, operation_ids: Iterable[str]) -> None:
+        """Note that these are being cancelled, by whichever process."""
+        for operation_id in operation_ids:
+            if (lease := self._leases.get(operation_id)) is not None:
+                lease.is_cancelling = True
+
+    def begin_anew(self, *, with_limits: bool) -> None:
+        """Count every deadline anew: for some time nothing, or not everything, could be heard.
+
+        Args:
+            with_limits: whether the limit of the patience begins anew too. A part of what is said that is
+                lost again and again must not keep a dead claim for ever.
+        """
+        for lease in self._leases.values():
+            limit = lease.limit
+            self._extend(lease, lease.lease_s)
+            if not with_limits:
+                lease.limit = limit
+        for request in list(self._requests.values()):
+            self.wait_for_claim(request.operation_id, request.attempt, request.event_id, request.within_s)
+
+    def are_due(self, idle_at: float) -> bool:
+        """Return whether anything has expired, or is overdue."""
+        now = self._monotonic()
+        return bool(self.expired(idle_at)) or any(
+            request.deadline <= now for request in self._requests.values()
+        )
 
     def expired(self, idle_at: float) -> list[Lease]:
         """Return the leases that nobody has renewed in time.
@@ -113,8 +160,7 @@ class Leases:
         return [
             lease
             for lease in self._leases.values()
-            if lease.deadline <= now
-            and (idle_at >= lease.deadline or now >= lease.deadline + _PATIENCE * lease.lease_s)
+            if now >= lease.limit or (now >= lease.deadline and idle_at >= lease.deadline)
         ]
 
     def overdue(self) -> list[Request]:
@@ -124,3 +170,7 @@ class Leases:
         for request in overdue:
             del self._requests[request.operation_id]
         return overdue
+
+    def _extend(self, lease: Lease, seconds: float) -> None:
+        lease.deadline = self._monotonic() + seconds
+        lease.limit = lease.deadline + _PATIENCE * lease.lease_s

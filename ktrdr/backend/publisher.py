@@ -34,7 +34,7 @@ class OutboxRelay:
         clock: for pauses.
         offload: where the database is asked.
         on_change: told of an operation that changed because its request went out, or could not.
-        on_requested: told of each request that the broker has confirmed.
+        on_requested: told of each request that the broker has confirmed, and its event id.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OutboxRelay:
         clock: Clock,
         offload: Offload,
         on_change: Callable[[OperationRecord], None],
-        on_requested: Callable[[TrainingRequested], None],
+        on_requested: Callable[[TrainingRequested, str], None],
     ) -> None:
         self._outbox = outbox
         self._publisher = publisher
@@ -121,7 +121,7 @@ class OutboxRelay:
             await self._publisher.publish(event, event_id=outgoing.event_id, expiration_s=expiration_s)
             changed = await self._offload(lambda: self._outbox.mark_sent(outgoing))
             if request is not None:
-                self._on_requested(request)
+                self._on_requested(request, outgoing.event_id)
         except BusError as error:
             self._pause(outgoing, error)
             await self._record_failure(outgoing, str(error))

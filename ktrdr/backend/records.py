@@ -7,10 +7,12 @@ from enum import StrEnum
 
 from ktrdr.backend.states import State
 from ktrdr.events import (
+    PROTOCOL_VERSION,
     DatasetRef,
     FailureCause,
     FileDigest,
     ModelManifest,
+    RunningAttempt,
     StrategyDocument,
     TrainingProgress,
 )
@@ -89,6 +91,8 @@ class HistoryKind(StrEnum):
     ATTEMPT_FAILED = "attempt_failed"
     LEASE_EXPIRED = "lease_expired"
     RETRY = "retry"
+    RECONCILED = "reconciled"
+    """A run that had been given up is back, and goes on."""
     CANCEL_REQUESTED = "cancel_requested"
     RESULT_REJECTED = "result_rejected"
     """A model did not pass verification."""
@@ -110,6 +114,62 @@ class HistoryEntry:
     attempt: int
     agent_id: str | None
     message: str
+
+
+class AgentStatus(StrEnum):
+    """What an agent is doing, as far as the backend has heard."""
+
+    READY = "ready"
+    """It has a free slot."""
+    BUSY = "busy"
+    """Every slot is taken."""
+    DRAINING = "draining"
+    """It takes no more work, and ends when what runs is done."""
+    STOPPED = "stopped"
+    """It has said that it ends."""
+    DETACHED = "detached"
+    """It holds attempts and cannot be heard, or could not be until just now: it trains on."""
+    SILENT = "silent"
+    """It held nothing when it was last heard of, which is too long ago."""
+
+    @property
+    def can_be_reached(self) -> bool:
+        """Whether the agent was there a moment ago."""
+        return self not in (AgentStatus.STOPPED, AgentStatus.SILENT)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """One host agent as it was last heard of."""
+
+    agent_id: str
+    host: str
+    """The machine, as the agent names it."""
+    status: AgentStatus
+    device: str
+    device_name: str
+    memory_bytes: int
+    lanes: tuple[str, ...]
+    slots_total: int
+    slots_busy: int
+    running: tuple[RunningAttempt, ...]
+    """What it holds, including what has ended and is still to be told."""
+    protocol_version: int
+    first_seen: datetime
+    started_at: datetime
+    """When it was first heard of since it was last stopped."""
+    last_seen: datetime
+    stopped_at: datetime | None
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether it takes what needs a GPU."""
+        return self.device not in ("cpu", "unknown")
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it speaks this program's version of the protocol."""
+        return self.protocol_version == PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)

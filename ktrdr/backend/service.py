@@ -9,20 +9,24 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 import ktrdr
 from ktrdr.backend import cancelling, dispatching
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.consumer import EventHandlers
-from ktrdr.backend.instances import InstanceLock
+from ktrdr.backend.instances import BROKER_INSTANCE, InstanceLock
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.persistence import ModelPersister, RenderReport
+from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.publisher import OutboxRelay
+from ktrdr.backend.reachability import takes_messages
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
 from ktrdr.backend.sweep import Sweep
 from ktrdr.backend.tables import instances
@@ -32,17 +36,31 @@ from ktrdr.backend.work import Work
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
-from ktrdr.bus.topology import BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, shared_topology
+from ktrdr.bus.topology import (
+    BACKEND_EVENTS,
+    BACKEND_PRESENCE,
+    BACKEND_PROGRESS,
+    BACKEND_RETURNED,
+    shared_topology,
+)
 from ktrdr.clock import Clock
-from ktrdr.errors import KtrdrError, OperationNotFoundError, StoreError
-from ktrdr.events import Envelope, TrainingRequested, encode
+from ktrdr.errors import (
+    BusClosedError,
+    BusUnavailableError,
+    KtrdrError,
+    OperationNotFoundError,
+    PublishTimeoutError,
+    StoreError,
+)
 from ktrdr.ids import IdFactory
-from ktrdr.models.directory import ModelDirectory, version_name
+from ktrdr.models.directory import ModelDirectory
 from ktrdr.settings import Settings
 
 _log = structlog.get_logger()
 
 _SWEEP_S = 1.0
+_SILENT_AFTER = 2 / 3
+"""Of a lease: from then on an agent calls itself detached."""
 _DRAIN_S = 2.0
 _DRAIN_POLL_S = 0.02
 
@@ -53,9 +71,14 @@ class Backend:
     Once `submit` has returned, the operation ends in a model, a failure or a cancellation: in this process
     or, if it dies, in the next. Use it as a context manager, or call `start` and `stop`.
 
+    A backend whose bus is a broker is the instance `BROKER_INSTANCE`, one at a time: what it carries goes on
+    while it is not there, and is waited for when it is back.
+
     Args:
         settings: paths, limits and times.
         bus: its own connection; `stop` leaves it open.
+        instance: `BROKER_INSTANCE` if the bus outlives this process; else it gets a name of its own.
+        user: the broker's user that it is, if the broker vouches for users: nobody speaks for others then.
         store: where operations are recorded.
         blobs: where results lie that are too large for a message.
         clock: time.
@@ -77,8 +100,10 @@ class Backend:
         render_report: RenderReport | None = None,
         models: ModelDirectory | None = None,
         offload: Offload = asyncio.to_thread,
+        instance: str | None = None,
+        user: str | None = None,
     ) -> None:
-        self.instance = ids.token()
+        self.instance = instance or ids.token()
         """The name of this process among those that share the database."""
         self._settings = settings
         self._bus = bus
@@ -93,6 +118,10 @@ class Backend:
         self._progress = ProgressRecorder(
             store, clock=clock, offload=offload, on_progress=self._feed.progressed
         )
+        self._presences = Presences(
+            store, clock=clock, offload=offload, silent_after_s=_SILENT_AFTER * settings.lease_s
+        )
+        self._submitter = Submitter(settings, store, clock=clock, ids=ids)
         self._relay = OutboxRelay(
             Outbox(store, self.instance, retries),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
@@ -115,6 +144,8 @@ class Backend:
             persister=self._persister,
             leases=self._leases,
             progress=self._progress,
+            presences=self._presences,
+            speakers=Speakers(user),
             retries=retries,
             lease_s=settings.lease_s,
             instance=self.instance,
@@ -132,11 +163,15 @@ class Backend:
                 on_obstacle=handlers.note_obstacle,
                 pause=handlers.pause,
                 clock=clock,
+                on_return=self._heard_again,
+                shortcut=handlers.at_sight if queue == BACKEND_PRESENCE else None,
+                excuse=self._presences.take_unreadable if queue == BACKEND_PRESENCE else None,
             )
             for queue, prefetch, handle in (
                 (BACKEND_EVENTS, 16, handlers.durable),
+                (BACKEND_RETURNED, 16, handlers.returned),
                 (BACKEND_PROGRESS, 200, handlers.transient),
-                (BACKEND_PRESENCE, 50, handlers.transient),
+                (BACKEND_PRESENCE, 200, handlers.transient),
             )
         ]
         self._sweep = Sweep(
@@ -148,6 +183,8 @@ class Backend:
             clock=clock,
             offload=offload,
             last_idle=lambda: min(subscription.last_idle() for subscription in self._subscriptions),
+            is_cut_off=self._is_cut_off,
+            accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
         )
         self._registration = asyncio.Lock()
@@ -157,24 +194,27 @@ class Backend:
     # --- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to work, first of all on what processes that are gone have left unfinished.
+        """Begin to work, first of all on what is left unfinished.
+
+        A bus that is away is waited for.
 
         Raises:
-            BusError: the bus has something else under our names, or is away.
+            StoreError: another process is `BROKER_INSTANCE`, as this was to be.
+            BusError: the bus has something else under our names, or was closed.
             DatabaseUnavailableError: the database, or the directory of instances, cannot be written.
             StorageFullError: a disk is full.
         """
         await self._register()
-        await self._bus.declare(shared_topology())
+        await self._declare()
         await self._offload(self._repair)
-        await self._sweep.adopt()
+        await self._sweep.begin()
         self._working = asyncio.create_task(self._work(), name=f"backend-{self.instance}")
         self._working.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """End; what is not finished is free for other processes. May be called again, or without `start`.
+        """End; what is not finished is free for other processes, unless it goes over a broker.
 
-        What agents have said by now is still heard.
+        May be called again, or without `start`. What agents have said by now is still heard.
 
         Raises:
             Exception: what brought the backend down before, if anything did.
@@ -187,6 +227,7 @@ class Backend:
             await asyncio.wait((working,))
             crash = None if working.cancelled() else working.exception()
             await self._progress.flush()
+            await self._flush_presences()
         self._feed.fail(StoreError("The backend was stopped."))
         if self._lock is not None:
             try:
@@ -225,34 +266,8 @@ class Backend:
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
-        version_name(wish.strategy.name, wish.symbol, wish.timeframe, 1)
-        now = self._clock.now()
-        request = TrainingRequested(
-            operation_id=self._ids.operation_id(now),
-            attempt=1,
-            strategy=wish.strategy,
-            datasets=wish.datasets,
-            seed=wish.seed,
-            lane=wish.lane,
-            require_gpu=wish.require_gpu,
-            requested_at=now,
-            accept_within_s=self._settings.accept_deadline_s,
-        )
-        # Refused here rather than by the relay, where nobody waits for the answer.
-        encode(Envelope(request, event_id=self._ids.event_id(), sender=self.instance, occurred_at=now))
-        max_attempts = wish.max_attempts or self._settings.max_attempts
-        is_alive = self._store.instances.is_alive
-
-        def action(work: Work) -> Submission:
-            if wish.fingerprint is not None:
-                unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, self.instance, is_alive)
-                if unfinished is not None:
-                    return Submission(unfinished, resumed=True)
-            operation = dispatching.submit(work, wish, request, max_attempts, self.instance)
-            return Submission(operation, resumed=False)
-
         await self._register()
-        submission = await self._offload(lambda: self._store.change(action, instance=self.instance))
+        submission = await self._offload(lambda: self._submitter.submit(wish, owner=self.instance))
         if submission.resumed:
             self._sweep.taken_over(submission.operation)
         else:
@@ -266,7 +281,7 @@ class Backend:
             operation = work.operation(operation_id)
             if operation is None:
                 raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-            return cancelling.cancel(work, operation, reason, self._store.instances.is_alive)
+            return cancelling.cancel(work, operation, reason, self._store.instances.is_gone)
 
         operation = await self._offload(lambda: self._store.change(action, instance=self.instance))
         self._changed(operation)
@@ -304,6 +319,8 @@ class Backend:
                 group.create_task(subscription.run())
             for forever in (self._relay, self._sweep, self._feed, self._progress):
                 group.create_task(forever.run())
+            if self._is_broker:
+                group.create_task(self._presences.run())
 
     def _ended(self, working: asyncio.Task[None]) -> None:
         if not working.cancelled() and (error := working.exception()) is not None:
@@ -320,13 +337,40 @@ class Backend:
     def _committed(self) -> None:
         self._relay.wake()
 
+    def _heard_again(self) -> None:
+        # The first that is back is alone: until then nothing at all could be heard.
+        listening = sum(subscription.listening for subscription in self._subscriptions)
+        self._leases.begin_anew(with_limits=listening == 1)
+
+    async def _is_cut_off(self) -> bool:
+        if not any(subscription.listening for subscription in self._subscriptions):
+            return True
+        return not await takes_messages(self._bus, self._ids, timeout_s=self._settings.publish_timeout_s)
+
+    async def _declare(self) -> None:
+        try:
+            await self._bus.declare(shared_topology())
+        except BusClosedError:
+            raise
+        except (BusUnavailableError, PublishTimeoutError) as error:
+            _log.warning("the broker is away; work begins when it is back", reason=str(error))
+
+    async def _flush_presences(self) -> None:
+        if self._is_broker:
+            await self._presences.flush()
+
     async def _register(self) -> None:
         async with self._registration:
             if self._lock is None:
                 self._lock = await self._offload(lambda: self._store.instances.register(self.instance))
                 await self._offload(lambda: self._store.change(self._enter))
 
+    @property
+    def _is_broker(self) -> bool:
+        return self.instance == BROKER_INSTANCE
+
     def _enter(self, work: Work) -> None:
+        work.connection.execute(delete(instances).where(instances.c.id == self.instance))
         work.connection.execute(
             insert(instances).values(
                 id=self.instance,
@@ -338,7 +382,8 @@ class Backend:
         )
 
     def _leave(self, work: Work) -> None:
-        dispatching.release(work, self.instance)
+        if not self._is_broker:
+            dispatching.release(work, self.instance)
         work.connection.execute(
             update(instances).where(instances.c.id == self.instance).values(stopped_at=work.now)
         )
@@ -346,10 +391,14 @@ class Backend:
     def _repair(self) -> None:
         self._store.instances.remove_stale()
         try:
-            self._persister.repair(self._store.instances.is_alive)
+            self._persister.repair(self._is_at_work)
         except KtrdrError as error:
             # Nothing depends on it: links are made anew with the next model.
             _log.warning("models directory not put right", error=str(error))
+
+    def _is_at_work(self, instance: str) -> bool:
+        # As the broker's instance we have written nothing yet: what has that name is of one that died.
+        return instance != BROKER_INSTANCE and self._store.instances.is_alive(instance)
 
     async def _drain(self, working: asyncio.Task[None]) -> None:
         end = self._clock.monotonic() + _DRAIN_S

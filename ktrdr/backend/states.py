@@ -37,6 +37,8 @@ class Trigger(StrEnum):
     """The broker confirmed the request of the current attempt."""
     ACCEPTED = "accepted"
     """A claim was heard of first for the current attempt, and has the grant."""
+    RECONCILED = "reconciled"
+    """A claim whose lease had expired is back, before another has accepted the attempt that was to follow."""
     ACCEPT_DEADLINE_PASSED = "accept deadline passed"
     """Nobody accepted the request in time; it is dispatched again."""
     ATTEMPT_FAILED_RETRYABLE = "attempt failed, retryable"
@@ -63,6 +65,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.PENDING, Trigger.DISPATCHED): State.QUEUED,
     # An agent may be quicker to accept than we are to note that the broker confirmed.
     (State.PENDING, Trigger.ACCEPTED): State.RUNNING,
+    (State.PENDING, Trigger.RECONCILED): State.RUNNING,
     (State.PENDING, Trigger.ATTEMPT_FAILED): State.FAILED,
     (State.PENDING, Trigger.ATTEMPT_FAILED_RETRYABLE): State.QUEUED,
     (State.PENDING, Trigger.ATTEMPTS_EXHAUSTED): State.FAILED,
@@ -71,6 +74,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.PENDING, Trigger.TAKEN_OVER): State.PENDING,
     (State.QUEUED, Trigger.DISPATCHED): State.QUEUED,
     (State.QUEUED, Trigger.ACCEPTED): State.RUNNING,
+    (State.QUEUED, Trigger.RECONCILED): State.RUNNING,
     (State.QUEUED, Trigger.ACCEPT_DEADLINE_PASSED): State.QUEUED,
     (State.QUEUED, Trigger.ATTEMPT_FAILED): State.FAILED,
     (State.QUEUED, Trigger.ATTEMPT_FAILED_RETRYABLE): State.QUEUED,

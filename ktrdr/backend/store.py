@@ -13,8 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from ktrdr.backend import cancelling
 from ktrdr.backend.catalog import ModelCatalog
 from ktrdr.backend.database import CommitWatch, Database
-from ktrdr.backend.instances import Instances
-from ktrdr.backend.records import HistoryEntry, OperationRecord
+from ktrdr.backend.explaining import why_waiting
+from ktrdr.backend.fleet import read_agents
+from ktrdr.backend.instances import BROKER_INSTANCE, Instances
+from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
 from ktrdr.backend.states import State
@@ -208,10 +210,36 @@ class OperationStore:
             return [history_entry(row) for row in connection.execute(select_history(operation_id))]
 
     def is_interrupted(self, operation: OperationRecord) -> bool:
-        """Return whether it has not ended and nobody alive carries it on."""
+        """Return whether it has not ended, and whoever carried it is gone: it is free to be taken over."""
         if operation.state.terminal:
             return False
-        return operation.owner is None or not self.instances.is_alive(operation.owner)
+        return operation.owner is None or self.instances.is_gone(operation.owner)
+
+    def is_carried(self, operation: OperationRecord) -> bool:
+        """Return whether it has not ended, and a process that lives sees to it.
+
+        What goes over the broker is never interrupted; without ``ktrdr serve`` nobody sees to it, though.
+        """
+        if operation.state.terminal or operation.owner is None:
+            return False
+        return self.instances.is_alive(operation.owner)
+
+    def is_served(self) -> bool:
+        """Return whether a ``ktrdr serve`` runs here, which carries what goes over the broker."""
+        return self.instances.is_alive(BROKER_INSTANCE)
+
+    def why_waiting(self, operation: OperationRecord) -> str:
+        """Return in words what the operation waits for; empty if it runs, is about to, or has ended."""
+        with self._database.read() as connection:
+            return why_waiting(connection, operation, self.instances, self.now())
+
+    def agents(self) -> list[AgentRecord]:
+        """Return the host agents that were heard of over the broker, by name.
+
+        Only a ``ktrdr serve`` hears them: while none runs, they are as it last knew them, and seem silent.
+        """
+        with self._database.read() as connection:
+            return read_agents(connection, self.now())
 
     def unfinished(self) -> list[OperationRecord]:
         """Return every operation that has not ended, oldest first."""
@@ -251,7 +279,7 @@ class OperationStore:
             operation = work.operation(operation_id)
             if operation is None:
                 raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-            return cancelling.cancel(work, operation, reason, self.instances.is_alive)
+            return cancelling.cancel(work, operation, reason, self.instances.is_gone)
 
         return self.change(action)
 

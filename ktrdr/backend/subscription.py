@@ -1,16 +1,18 @@
 """Reading a queue for ever: nothing that a message holds, or that fails on the way, ends it."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from ktrdr.bus.port import Bus, Delivery
+from ktrdr.bus.port import Bus, Consumer, Delivery
+from ktrdr.bus.topology import shared_topology
 from ktrdr.clock import Clock
 from ktrdr.errors import (
     BlobError,
+    BusClosedError,
     BusError,
-    BusUnavailableError,
     CodecError,
     DatabaseUnavailableError,
     KtrdrError,
@@ -19,6 +21,7 @@ from ktrdr.errors import (
     UndecodableError,
 )
 from ktrdr.events import Envelope, decode
+from ktrdr.events.message import Message
 
 _log = structlog.get_logger()
 
@@ -29,19 +32,25 @@ _OBSTACLES = (StorageFullError, DatabaseUnavailableError, BlobError, ModelError)
 _IDLE_AFTER_S = 0.01
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 10.0
+_FIRST_ABSENCE_S = 0.1
+_LONGEST_ABSENCE_S = 5.0
 _MAX_EVENT_ID_CHARACTERS = 64
 _HOLD_S = 20 * 60.0
 """RabbitMQ ends consumers that hold a message for 30 minutes."""
 
 
+class RefusedError(Exception):
+    """A message is to be dead-lettered, with these words."""
+
+
 class Subscription:
-    """One queue, read by one handler.
+    """One queue, read by one handler; subscribed again, after the topology, whenever it is lost.
 
     Delivery: at least once. A delivery is acknowledged after the handler has returned. While something is in
     its way that may pass (a full disk, a locked database) the delivery stays in hand and is tried again: a
-    queue counts how often a message is given back. What cannot be read, or fails in a way that nobody
-    foresaw, is dead-lettered with the reason. Events of one operation are handled in their order, those of
-    several side by side.
+    queue counts how often a message is given back. What cannot be read, what the handler refuses, or what
+    fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one operation are handled
+    in their order, those of several side by side.
 
     Args:
         bus: where the queue is.
@@ -52,6 +61,10 @@ class Subscription:
         on_obstacle: told what is in the way of an event, each time; whether to try again is not its choice.
         pause: waits so many seconds before an event is tried again, or less if that changes its prospects.
         clock: for durations.
+        on_return: told each time that the queue is read again after it could not be.
+        shortcut: handles a message at sight, if it can; it is acknowledged then.
+        excuse: takes note of a message that cannot be read, if it knows why; it is acknowledged then.
+        rng: spreads the pauses between two tries to subscribe.
     """
 
     def __init__(
@@ -65,6 +78,10 @@ class Subscription:
         on_obstacle: Callable[[Envelope, KtrdrError], Awaitable[None]],
         pause: Callable[[Envelope, float], Awaitable[None]],
         clock: Clock,
+        on_return: Callable[[], None] = lambda: None,
+        shortcut: Callable[[Message], bool] | None = None,
+        excuse: Callable[[Message], bool] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._bus = bus
         self._queue = queue
@@ -74,13 +91,22 @@ class Subscription:
         self._on_obstacle = on_obstacle
         self._pause = pause
         self._clock = clock
+        self._on_return = on_return
+        self._shortcut = shortcut
+        self._excuse = excuse
+        self._rng = rng or random.Random()  # noqa: S311  # it only spreads pauses
         self._waiting_since: float | None = None
         self._last_idle = float("-inf")
         self._in_hand: set[asyncio.Task[None]] = set()
         self._last_of: dict[str, asyncio.Task[None]] = {}
+        self.listening = False
+        """Whether the queue is being read."""
 
     def last_idle(self) -> float:
-        """Return when everything was last read and done, in monotonic seconds; now, if it is."""
+        """Return when everything was last read and done, in monotonic seconds; now, if it is.
+
+        While the queue is not being read, nobody knows what is in it: that is not idle.
+        """
         now = self._clock.monotonic()
         if self.idle and self._waiting_since is not None and now - self._waiting_since >= _IDLE_AFTER_S:
             self._last_idle = now
@@ -95,32 +121,66 @@ class Subscription:
         """Read for ever.
 
         Raises:
-            BusUnavailableError: the bus was closed.
+            BusClosedError: the bus was closed.
         """
-        consumer = await self._bus.consume(
-            self._queue, prefetch=self._prefetch, consumer_tag=self._consumer_tag
-        )
+        absence_s = _FIRST_ABSENCE_S
+        was_lost = False
+        async with asyncio.TaskGroup() as group:
+            while True:
+                began = self._clock.monotonic()
+                try:
+                    await self._bus.declare(shared_topology())
+                    consumer = await self._bus.consume(
+                        self._queue, prefetch=self._prefetch, consumer_tag=self._consumer_tag
+                    )
+                except BusClosedError:
+                    raise
+                except BusError as error:
+                    reason = str(error)
+                else:
+                    self.listening = True
+                    if was_lost:
+                        self._on_return()
+                    await self._read(consumer, group)
+                    reason = "the consumer was lost"
+                was_lost = True
+                if self._clock.monotonic() - began > _LONGEST_ABSENCE_S:
+                    absence_s = _FIRST_ABSENCE_S
+                pause_s = absence_s * self._rng.uniform(0.75, 1.25)
+                _log.warning("not listening", queue=self._queue, reason=reason, again_in_s=round(pause_s, 2))
+                await self._clock.sleep(pause_s)
+                absence_s = min(2 * absence_s, _LONGEST_ABSENCE_S)
+
+    async def _read(self, consumer: Consumer, group: asyncio.TaskGroup) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            self._waiting_since = self._clock.monotonic()
+            async for delivery in consumer:
+                self.last_idle()
+                self._waiting_since = None
+                await self._begin(delivery, group)
                 self._waiting_since = self._clock.monotonic()
-                async for delivery in consumer:
-                    self.last_idle()
-                    self._waiting_since = None
-                    await self._begin(delivery, group)
-                    self._waiting_since = self._clock.monotonic()
+        except BusClosedError:
+            raise
+        except BusError as error:
+            _log.debug("consumer failed", queue=self._queue, reason=str(error))
         finally:
-            await consumer.cancel()
-        raise BusUnavailableError(f"The bus was closed while {self._queue} was being read.")
+            self.listening = False
+            self._waiting_since = None
+            await _settled(consumer.cancel())
 
     async def _begin(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
+        if self._shortcut is not None and self._shortcut(delivery.message):
+            await _settled(delivery.ack())
+            return
         try:
             envelope = decode(delivery.message)
             if len(envelope.event_id) > _MAX_EVENT_ID_CHARACTERS:
                 raise UndecodableError("Its message id is not an event id.")
         except CodecError as error:
-            reason = str(error)
-            _log.warning("message rejected", queue=self._queue, type=delivery.message.type, reason=reason)
-            await _settled(delivery.reject(reason))
+            if self._excuse is not None and self._excuse(delivery.message):
+                await _settled(delivery.ack())
+            else:
+                await self._reject(delivery, str(error))
             return
         key = envelope.operation_id or envelope.sender
         task = group.create_task(self._settle(delivery, envelope, self._last_of.get(key)))
@@ -150,6 +210,9 @@ class Subscription:
                     return
                 await self._pause(envelope, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except RefusedError as error:
+                await self._reject(delivery, str(error))
+                return
             except Exception as error:
                 _log.exception("event could not be handled", type=envelope.event.type_name())
                 await _settled(delivery.reject(f"defect: {type(error).__name__}: {error}"))
@@ -157,6 +220,13 @@ class Subscription:
             else:
                 await _settled(delivery.ack())
                 return
+
+    async def _reject(self, delivery: Delivery, reason: str) -> None:
+        message = delivery.message
+        _log.warning(
+            "message rejected", queue=self._queue, type=message.type, sender=message.app_id, reason=reason
+        )
+        await _settled(delivery.reject(reason))
 
 
 async def _settled(settling: Awaitable[None]) -> None:

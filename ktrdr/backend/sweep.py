@@ -1,20 +1,23 @@
 """What must happen though nobody says anything: leases expire, requests are overdue, processes die."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
 from sqlalchemy import select
 
-from ktrdr.backend import attempts, dispatching
+from ktrdr.backend import attempts, dispatching, returning
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Lease, Leases, Request
 from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import outbox
+from ktrdr.backend.tables import operations, outbox
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock
 from ktrdr.errors import DatabaseUnavailableError, StorageFullError
+from ktrdr.events import TrainingRequested
 
 _log = structlog.get_logger()
 
@@ -34,6 +37,8 @@ class Sweep:
         clock: for intervals.
         offload: where the database is asked.
         last_idle: when every queue was last seen empty, in monotonic seconds.
+        is_cut_off: asked before anything is given up: whether the bus lets nobody speak.
+        accept_deadline_s: how long a request that was published by a predecessor may wait.
         on_change: told of each operation that changed.
     """
 
@@ -48,6 +53,8 @@ class Sweep:
         clock: Clock,
         offload: Offload,
         last_idle: Callable[[], float],
+        is_cut_off: Callable[[], Awaitable[bool]],
+        accept_deadline_s: float,
         on_change: Callable[[OperationRecord], None],
     ) -> None:
         self._store = store
@@ -58,7 +65,16 @@ class Sweep:
         self._clock = clock
         self._offload = offload
         self._last_idle = last_idle
+        self._is_cut_off = is_cut_off
+        self._accept_deadline_s = accept_deadline_s
         self._on_change = on_change
+
+    async def begin(self) -> None:
+        """Go on with what is this instance's to go on with: what it owned before, or what nobody carries."""
+        if self._instance == BROKER_INSTANCE:
+            await self._follow_own()
+        else:
+            await self.adopt()
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -66,12 +82,25 @@ class Sweep:
             await self._clock.sleep(self._interval_s)
             try:
                 await self.expire()
-                await self.adopt()
+                if self._instance == BROKER_INSTANCE:
+                    # Cancelled, perhaps, by another process.
+                    self._leases.cancelling(await self._offload(self._being_cancelled))
+                else:
+                    # What goes over the broker is another kind of work: it takes over nothing of processes.
+                    await self.adopt()
             except (DatabaseUnavailableError, StorageFullError) as error:
                 _log.warning("sweep waits", reason=str(error))
 
     async def expire(self) -> None:
-        """Give up attempts whose claim is silent, and dispatch again what nobody has accepted."""
+        """Give up attempts whose claim is silent, and dispatch again what nobody has accepted.
+
+        Nobody is silent who cannot speak: while the bus lets nobody, all that is waited for begins anew.
+        """
+        if not self._leases.are_due(self._last_idle()):
+            return
+        if await self._is_cut_off():
+            self._leases.begin_anew(with_limits=True)
+            return
         for lease in self._leases.expired(self._last_idle()):
             await self._change(partial(self._expire, lease))
         for request in self._leases.overdue():
@@ -89,6 +118,35 @@ class Sweep:
         """Wait for what was taken over: not for a whole lease, since its runner died with its process."""
         self._leases.follow(operation, first_s=TAKEOVER_GRACE_S)
         self._on_change(operation)
+
+    async def _follow_own(self) -> None:
+        carried, published = await self._offload(self._own)
+        for operation in carried:
+            self._leases.follow(operation)
+            event_id = published.get(operation.operation_id)
+            if event_id is not None and operation.state is State.QUEUED:
+                self._leases.wait_for_claim(
+                    operation.operation_id, operation.attempt, event_id, self._accept_deadline_s
+                )
+
+    def _own(self) -> tuple[list[OperationRecord], dict[str, str]]:
+        """Return what this instance owns, and the event ids of the newest requests that are on the bus."""
+        carried = [operation for operation in self._store.unfinished() if operation.owner == self._instance]
+        query = (
+            select(outbox.c.operation_id, outbox.c.event_id, outbox.c.sent_at)
+            .join(operations, operations.c.id == outbox.c.operation_id)
+            .where(operations.c.state == State.QUEUED, operations.c.owner == self._instance)
+            .where(outbox.c.type == TrainingRequested.type_name())
+            .order_by(outbox.c.id)
+        )
+        with self._store.reading() as connection:
+            newest = {row.operation_id: row for row in connection.execute(query)}
+        return carried, {row.operation_id: row.event_id for row in newest.values() if row.sent_at is not None}
+
+    def _being_cancelled(self) -> list[str]:
+        query = select(operations.c.id).where(operations.c.state == State.CANCELLING)
+        with self._store.reading() as connection:
+            return list(connection.execute(query).scalars())
 
     def _abandoned(self) -> list[OperationRecord]:
         return [
@@ -111,7 +169,7 @@ class Sweep:
         with self._store.reading() as connection:
             owners = [owner for owner in connection.execute(query).scalars() if owner != self._instance]
         for owner in owners:
-            if not self._store.instances.is_alive(owner):
+            if self._store.instances.is_gone(owner):
                 self._store.change(partial(dispatching.forget_unsent, instance=owner))
 
     def _expire(self, lease: Lease, work: Work) -> OperationRecord | None:
@@ -121,7 +179,9 @@ class Sweep:
         )
 
     def _dispatch_again(self, request: Request, work: Work) -> OperationRecord | None:
-        return dispatching.not_accepted(work, request.operation_id, request.attempt, request.within_s)
+        return returning.not_accepted(
+            work, request.operation_id, request.attempt, request.event_id, request.within_s
+        )
 
     async def _change(self, action: Callable[[Work], OperationRecord | None]) -> None:
         changed = await self._offload(lambda: self._store.change(action, instance=self._instance))

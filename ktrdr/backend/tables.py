@@ -187,6 +187,30 @@ models = Table(
     UniqueConstraint("strategy", "symbol", "timeframe", "version"),
 )
 
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", _NAME, primary_key=True),
+    Column("host", _NAME, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("protocol_version", Integer, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("device_name", Text, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    # As JSON.
+    Column("lanes", Text, nullable=False),
+    Column("slots_total", Integer, nullable=False),
+    Column("slots_busy", Integer, nullable=False),
+    # The RunningAttempts, as JSON.
+    Column("running", Text, nullable=False),
+    # What the backend that heard it takes for too long a silence.
+    Column("silent_after_s", Float, nullable=False),
+    Column("first_seen", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime, nullable=False),
+    Column("stopped_at", UtcDateTime),
+)
+
 instances = Table(
     "instances",
     metadata,

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import Trigger, apply
-from ktrdr.backend.tables import attempts, inbox, instances, operation_history, operations, outbox
+from ktrdr.backend.tables import attempts, inbox, operation_history, operations, outbox
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
 from ktrdr.ids import IdFactory
 
@@ -95,13 +95,6 @@ class Work:
             values = {"finished_at": self.now, **values}
         return self.change(operation, state=state, **values)
 
-    def instance_name(self, instance: str) -> str:
-        """Return what a person calls a backend process."""
-        row = self.connection.execute(
-            select(instances.c.pid, instances.c.host).where(instances.c.id == instance)
-        ).one_or_none()
-        return f"process {row.pid} on {row.host}" if row is not None else f"instance {instance}"
-
     # --- attempts ---------------------------------------------------------------------------------
 
     def grant(self, claim: Claim, *, agent_id: str, device: str) -> None:
@@ -123,6 +116,37 @@ class Work:
             attempts.c.operation_id == operation_id, attempts.c.attempt == attempt
         )
         return self.connection.execute(query).scalar_one_or_none()
+
+    def may_run(self, claim: Claim) -> bool:
+        """Return whether the attempt was granted to the claim, and nothing is known of its end."""
+        query = select(attempts.c.ended_at).where(
+            attempts.c.operation_id == claim.operation_id,
+            attempts.c.attempt == claim.attempt,
+            attempts.c.claim_id == claim.claim_id,
+        )
+        row = self.connection.execute(query).one_or_none()
+        return row is not None and row.ended_at is None
+
+    def next_attempt(self, operation: OperationRecord) -> int:
+        """Return the number of the next attempt: one that no claim has ever held."""
+        query = select(func.max(attempts.c.attempt)).where(attempts.c.operation_id == operation.operation_id)
+        newest: int | None = self.connection.execute(query).scalar_one()
+        return max(newest or 0, operation.attempt) + 1
+
+    def void_attempt(self, operation_id: str, attempt: int) -> None:
+        """Grant an attempt to nobody, for good."""
+        self.connection.execute(
+            insert(attempts).values(
+                operation_id=operation_id,
+                attempt=attempt,
+                claim_id="",
+                agent_id="",
+                device="",
+                accepted_at=self.now,
+                ended_at=self.now,
+                outcome="not needed",
+            )
+        )
 
     def end_attempt(self, claim: Claim, outcome: str) -> None:
         """Note that the claim's run is over, if it holds the attempt."""
@@ -203,6 +227,16 @@ class Work:
                 tries=0,
             )
         )
+
+    def newest_request(self, operation_id: str) -> str | None:
+        """Return the event id of the request that was decided on last, published or not."""
+        query = (
+            select(outbox.c.event_id)
+            .where(outbox.c.operation_id == operation_id, outbox.c.type == TrainingRequested.type_name())
+            .order_by(outbox.c.id.desc())
+            .limit(1)
+        )
+        return self.connection.execute(query).scalar_one_or_none()
 
     def withdraw_requests(self, operation_id: str) -> None:
         """Take back requests that are not published yet: a later decision has overtaken them."""

@@ -1,7 +1,7 @@
 """Events to messages and back: msgpack, compressed where it pays, every size checked first."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,8 @@ class Envelope:
     sender: str
     occurred_at: datetime
     traceparent: str | None = None
+    message: Message | None = field(default=None, compare=False, repr=False)
+    """What it was received in; None if it was not."""
 
     @property
     def operation_id(self) -> str | None:
@@ -127,6 +129,7 @@ def decode(message: Message) -> Envelope:
         sender=message.app_id or "unknown",
         occurred_at=_occurred_at(message),
         traceparent=traceparent if isinstance(traceparent, str) else None,
+        message=message,
     )
 
 

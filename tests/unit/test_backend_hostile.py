@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ktrdr.backend import attempts
+from ktrdr.backend import granting
 from ktrdr.backend.states import State
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.topology import BACKEND_EVENTS, DEAD_LETTERS, EVENTS, PRESENCE
@@ -99,7 +99,7 @@ async def test_a_defect_in_handling_one_event_dead_letters_it_and_stops_nothing(
         raise ZeroDivisionError("a defect")
 
     with monkeypatch.context() as patched:
-        patched.setattr(attempts, "accepted", broken)
+        patched.setattr(granting, "accepted", broken)
         assert await _throw(world, _message(), "accepted") == ["defect: ZeroDivisionError: a defect"]
     await _still_works(world)
 

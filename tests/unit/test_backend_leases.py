@@ -187,7 +187,7 @@ async def test_a_request_that_is_accepted_or_overtaken_is_not_overdue(world: Wor
     clock = VirtualClock()
     leases = _leases(world, clock)
     request: TrainingRequested = run.request
-    leases.requested(request)
+    leases.requested(request, "event-1")
     leases.follow(world.get(run))
     await clock.advance(1000)
     assert leases.overdue() == []
