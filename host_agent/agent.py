@@ -150,6 +150,11 @@ class HostAgent:
         """The agent's name where people read it: in consumer tags, and as the sender of messages."""
         return speaker_of(self.agent_id)
 
+    @property
+    def running(self) -> int:
+        """How many attempts occupy a slot now."""
+        return len(self._attempts.running)
+
     def warm(self) -> None:
         """Start the runners' interpreters, so that their imports overlap with what the caller does next."""
         for runner in self._runners:

@@ -11,6 +11,8 @@ from ktrdr.errors import SettingsError
 
 MIB = 1024 * 1024
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$"
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -42,11 +44,13 @@ class Settings(BaseSettings):
     )
     listen: str = Field(default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint.")
 
-    agent_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$")] | None = Field(
+    agent_id: Annotated[str, Field(pattern=_NAME)] | None = Field(
         default=None, description="Name of a host agent, the same at each start; default: from the host name."
     )
-    lanes: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=("any",), description="Lanes that an agent serves, the preferred one first: any,gpu."
+    lanes: Annotated[tuple[Annotated[str, Field(pattern=_NAME)], ...], NoDecode] = Field(
+        default=("any",),
+        min_length=1,
+        description="Lanes that an agent serves, the preferred one first: any,gpu.",
     )
     drain_s: Annotated[float, Field(ge=0)] = Field(
         default=30.0, description="On SIGTERM an agent gives running attempts so long to end."
@@ -114,13 +118,20 @@ class Settings(BaseSettings):
         return self.home / "instances"
 
 
+SECRETS = ("broker_url", "blob_token")
+"""Settings that may also be in a file, which the variable with ``_FILE`` names: ``KTRDR_BROKER_URL_FILE``."""
+
+
 def load_settings(**overrides: object) -> Settings:
     """Return the settings from the environment, with overrides that are not None on top.
 
     Raises:
-        SettingsError: names the variable and what it may be.
+        SettingsError: names the variable and what it may be, or the file that cannot be read.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    for name in SECRETS:
+        if name not in given and (secret := _from_file(f"KTRDR_{name.upper()}")) is not None:
+            given[name] = secret
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
@@ -131,3 +142,15 @@ def load_settings(**overrides: object) -> Settings:
             shown = variable if variable in os.environ and name not in given else name
             lines.append(f"{shown}: {problem['msg']}")
         raise SettingsError("; ".join(lines), fix="Correct the setting and try again.") from error
+
+
+def _from_file(variable: str) -> str | None:
+    """Return the content of the file that ``<variable>_FILE`` names, unless the variable itself is set."""
+    file = os.environ.get(f"{variable}_FILE")
+    if not file or variable in os.environ:
+        return None
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(f"{variable}_FILE: {file} cannot be read: {reason}.") from error

@@ -39,3 +39,29 @@ def run_until_interrupted(
         return await work(stop)
 
     return asyncio.run(main())
+
+
+def run_service(work: Callable[[asyncio.Event, asyncio.Event], Coroutine[None, None, None]]) -> None:
+    """Run the coroutine that ``work`` returns until it ends, given two events.
+
+    The first interrupt sets the first: end in your own time. The second sets the second: end at once. A third
+    one ends the process, and what it has not settled is settled by the next one.
+    """
+
+    async def main() -> None:
+        soon, at_once = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            if not soon.is_set():
+                soon.set()
+            elif not at_once.is_set():
+                at_once.set()
+            else:
+                os._exit(_FORCED_EXIT)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, interrupt)
+        await work(soon, at_once)
+
+    asyncio.run(main())

@@ -24,7 +24,7 @@ BrokerOption = Annotated[
 ]
 PrefixOption = Annotated[
     str | None,
-    typer.Option("--prefix", help="Names on the broker begin with it.  [default: ktrdr]", metavar="NAME"),
+    typer.Option("--prefix", help="Names on the broker begin with it.", show_default="ktrdr", metavar="NAME"),
 ]
 
 
