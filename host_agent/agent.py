@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
 
 import structlog
@@ -36,7 +37,7 @@ _log = structlog.get_logger()
 
 
 def speaker_of(agent_id: str) -> str:
-    """Return how an agent is called where people read it, as on its broker's pages."""
+    """Return how an agent is called where people read it: ``host-agent@machine``."""
     return f"host-agent@{agent_id}"
 
 
@@ -78,7 +79,8 @@ class HostAgent:
         rng = random.Random(ids.seed())  # noqa: S311  # it only spreads pauses
         publisher = EventPublisher(
             bus,
-            sender=self.speaker,
+            # The backend tells agent and machine apart by it.
+            sender=f"{self.agent_id}@{socket.gethostname()}",
             ids=ids,
             clock=clock,
             timeout_s=options.publish_timeout_s,
@@ -147,7 +149,7 @@ class HostAgent:
 
     @property
     def speaker(self) -> str:
-        """The agent's name where people read it: in consumer tags, and as the sender of messages."""
+        """The agent's name where people read it, as on its broker's pages: ``host-agent@machine``."""
         return speaker_of(self.agent_id)
 
     @property

@@ -65,14 +65,9 @@ async def hosted(
     """
     agent_id = agent_name(settings.agents_dir, settings.agent_id)
     blobs = open_blob_store(settings)
-    if settings.blob_store is None and not _is_on_this_machine(settings):
-        _log.warning(
-            "no blob store is set: this works only if the backend shares the directory",
-            directory=str(settings.blobs_dir),
-            fix="Set KTRDR_BLOB_STORE or --blobs, to the backend's address for example.",
-        )
     with open_directory(settings.agents_dir, agent_id) as directory:
         bus = connect(settings, speaker_of(agent_id))
+        _warn_of_a_private_blob_store(settings)
         try:
             agent = HostAgent(
                 bus=bus,
@@ -132,6 +127,13 @@ async def run_agent(
         _log.info("stopped", agent=agent.agent_id)
 
 
-def _is_on_this_machine(settings: Settings) -> bool:
+def _warn_of_a_private_blob_store(settings: Settings) -> None:
     url = settings.broker_url
-    return url is not None and is_loopback(urlsplit(url.get_secret_value()).hostname)
+    if settings.blob_store is not None or url is None:
+        return
+    if not is_loopback(urlsplit(url.get_secret_value()).hostname):
+        _log.warning(
+            "no blob store is set: this works only if the backend shares the directory",
+            directory=str(settings.blobs_dir),
+            fix="Set KTRDR_BLOB_STORE or --blobs, to the backend's address for example.",
+        )

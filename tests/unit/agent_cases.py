@@ -171,6 +171,11 @@ class UnreliableBus:
         """Which queue cannot be consumed."""
         self.refused = 0
 
+    async def lose_connection(self, to: MemoryBroker) -> None:
+        """Be connected anew to the broker: consumers, deliveries and exclusive queues are gone."""
+        lost, self._bus = self._bus, MemoryBus(to)
+        await lost.close()
+
     async def declare(self, topology: Topology) -> None:
         self._require_up()
         await self._bus.declare(topology)

@@ -3,6 +3,9 @@
 import asyncio
 import dataclasses
 import errno
+import itertools
+import random
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +18,17 @@ from host_agent.endings import Cancelled, Failed, Trained
 from host_agent.journal import Announcement, Claim, ClaimFolder, Journal
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.topology import BACKEND_EVENTS
-from ktrdr.errors import PublishTimeoutError, UnroutableError
+from ktrdr.clock import SystemClock
+from ktrdr.errors import (
+    BlobRefusedError,
+    BlobUnavailableError,
+    PublishNackedError,
+    PublishTimeoutError,
+    StorageFullError,
+    UnroutableError,
+)
 from ktrdr.events import (
+    BlobRef,
     FailureCause,
     Message,
     ModelReady,
@@ -130,6 +142,111 @@ async def test_an_answer_for_another_claim_settles_nothing(
     await around.backend.persisted(second)
     await eventually(lambda: [path.name for path in directory.claims.iterdir()] == [ready.claim_id])
     await around.backend.persisted(ready)
+
+
+# --- what is in the way
+
+
+class FaultyBlobs:
+    """A blob store that does not take models until the test lets it."""
+
+    def __init__(self, around: World) -> None:
+        self._inner = around.blobs
+        self.error: Exception | None = None
+        self.puts = 0
+
+    def fetch(self, ref: BlobRef, destination: Path) -> Path:
+        return self._inner.fetch(ref, destination)
+
+    def put_file(self, path: Path) -> BlobRef:
+        self.puts += 1
+        if self.error is not None:
+            raise self.error
+        return self._inner.put_file(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlobUnavailableError(),
+        BlobRefusedError("401"),
+        StorageFullError(),
+        ConnectionRefusedError(),
+        TimeoutError(),
+        OSError(errno.EIO, "Input/output error"),
+        ZeroDivisionError("a defect of the store"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_model_that_the_blob_store_does_not_take_is_kept_until_it_does(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner, error: Exception
+) -> None:
+    faulty = FaultyBlobs(around)
+    faulty.error = error
+    around.blobs = faulty  # type: ignore[assignment]  # the two methods that agents use
+    options = dataclasses.replace(around.options, inline_limit_bytes=0)
+    agent = around.agent(directory, runner, options=options)
+    await agent.start()
+    runner.finish(Model(b"kept"))
+    await around.backend.ask()
+    with capture_logs() as lines:
+        await eventually(lambda: faulty.puts >= 3)
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in warnings] == ["result not delivered"]
+    assert not around.backend.events(TrainingFailed)
+    faulty.error = None
+    ready = await around.backend.event(ModelReady)
+    assert ready.blob is not None
+    assert not around.backend.events(TrainingFailed)
+    await eventually(lambda: not list(directory.claims.iterdir()))
+    await agent.stop()
+
+
+async def test_a_model_that_is_too_large_for_the_broker_goes_by_reference(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    bus = UnreliableBus(MemoryBus(around.broker))
+    bus.refuse = lambda message: (
+        PublishNackedError() if message.type == ModelReady.type_name() and len(message.body) > 5000 else None
+    )
+    agent = around.agent(directory, runner, bus=bus)
+    await agent.start()
+    runner.finish(Model(random.Random(1).randbytes(10_000)))
+    await around.backend.ask()
+    assert (await around.backend.event(ModelReady)).blob is not None
+    await agent.stop()
+
+
+async def test_a_wall_clock_that_jumps_changes_nothing(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    around.clock = JumpingClock()
+    around.backend.answers = False
+    agent = around.agent(directory, runner)
+    await agent.start()
+    for _ in range(10):
+        await around.backend.ask()
+    for number in range(10):
+        runner.finish(Model(f"model {number}".encode()))
+    await around.backend.event(ModelReady, number=10)
+    heard = len(around.backend.presence)
+    await eventually(lambda: len(around.backend.presence) >= heard + 3)
+    assert not any(attempt.detached for presence in around.backend.presence for attempt in presence.running)
+    assert len(around.backend.events(ModelReady)) == 10
+    for ready in around.backend.events(ModelReady):
+        await around.backend.persisted(ready)
+    await eventually(lambda: not list(directory.claims.iterdir()))
+    await agent.stop()
+
+
+class JumpingClock(SystemClock):
+    """A wall clock that is an hour or a day off, another way each time."""
+
+    def __init__(self) -> None:
+        self._offsets = itertools.cycle((3600, -86400, 0, 86400 * 365, -3600))
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=next(self._offsets))
 
 
 # --- restarts
