@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ktrdr.cli import doctor, models, ops, strategies, train, work
+from ktrdr.cli import agents, broker, dead, doctor, models, ops, strategies, train, work
 
 app = typer.Typer(
     name="ktrdr",
@@ -19,6 +19,9 @@ app.add_typer(ops.app, name="ops")
 app.add_typer(models.app, name="models")
 app.add_typer(strategies.app, name="strategies")
 app.command("work")(work.work)
+app.command("agents")(agents.agents)
+app.add_typer(broker.app, name="broker")
+app.add_typer(dead.app, name="dead")
 app.command("doctor")(doctor.doctor)
 
 

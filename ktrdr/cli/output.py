@@ -123,6 +123,11 @@ def facts(rows: Sequence[tuple[str, object]]) -> Table:
     return result
 
 
+def printable(text: str) -> str:
+    """Return text on one line, with what a terminal would obey or hide escaped, as in ``\\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def ago(moment: datetime | None, now: datetime) -> str:
     """Return how long ago that was: ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
     if moment is None:

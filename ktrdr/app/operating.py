@@ -1,0 +1,100 @@
+"""What people do to a broker: set it up, examine it, and care for its dead letters."""
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
+
+from ktrdr.bus.broker_probe import BrokerProbe, probing
+from ktrdr.bus.dead_letter_box import DeadLetterBox
+from ktrdr.bus.examination import examine
+from ktrdr.bus.findings import Finding
+from ktrdr.bus.management import ManagementView, look_at
+from ktrdr.bus.rabbitmq import RabbitMQBus
+from ktrdr.bus.setting_up import set_up
+from ktrdr.bus.topology import LANES, Topology, shared_topology
+from ktrdr.errors import SettingsError
+from ktrdr.settings import Settings
+
+
+@asynccontextmanager
+async def dead_letter_box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
+    """Open the dead letters of the broker that the settings name.
+
+    Raises:
+        SettingsError: they name none.
+        BusError: it cannot be reached, or does not let this user in.
+    """
+    bus = RabbitMQBus(_broker_url(settings), name=_name(), prefix=settings.broker_prefix)
+    try:
+        yield DeadLetterBox(bus, timeout_s=settings.publish_timeout_s)
+    finally:
+        await bus.close()
+
+
+async def check_broker(
+    settings: Settings, *, lanes: Sequence[str] = (), management: str | None = None
+) -> list[Finding]:
+    """Compare the broker that the settings name with what ktrdr needs; changes nothing.
+
+    Args:
+        settings: which broker.
+        lanes: besides the usual ones.
+        management: URL of its management API, for what AMQP does not tell.
+
+    Raises:
+        SettingsError: the settings name no broker.
+        BusError: it cannot be reached, or does not let this user in.
+    """
+    async with _probing(settings) as probe:
+        view = await _view(settings, probe, management)
+        return await examine(probe, _topology(lanes), prefix=settings.broker_prefix, view=view)
+
+
+async def set_up_broker(settings: Settings, *, lanes: Sequence[str] = ()) -> list[Finding]:
+    """Create what is missing on the broker that the settings name, and tell what was there and what was not.
+
+    Args:
+        settings: which broker.
+        lanes: besides the usual ones.
+
+    Raises:
+        SettingsError: the settings name no broker.
+        BusError: it cannot be reached, or does not let this user in.
+    """
+    async with _probing(settings) as probe:
+        bus = RabbitMQBus(_broker_url(settings), name=_name(), prefix=settings.broker_prefix)
+        try:
+            return await set_up(bus, probe, _topology(lanes), prefix=settings.broker_prefix)
+        finally:
+            await bus.close()
+
+
+def _broker_url(settings: Settings) -> str:
+    if settings.broker_url is None:
+        raise SettingsError(
+            "There is no broker in the settings.",
+            fix="Set KTRDR_BROKER_URL=amqp://user:password@host/, or name it with --broker.",
+        )
+    return settings.broker_url.get_secret_value()
+
+
+def _probing(settings: Settings) -> AbstractAsyncContextManager[BrokerProbe]:
+    return probing(_broker_url(settings), prefix=settings.broker_prefix, name=_name())
+
+
+async def _view(settings: Settings, probe: BrokerProbe, management: str | None) -> ManagementView | None:
+    if management is None:
+        return None
+    # Both ports of a broker usually show the same certificate.
+    cafile = parse_qs(urlsplit(_broker_url(settings)).query).get("cafile", [None])[0]
+    server = await probe.server()
+    return await look_at(management, vhost=server.vhost, user=server.user, cafile=cafile)
+
+
+def _topology(lanes: Sequence[str]) -> Topology:
+    return shared_topology(tuple(dict.fromkeys((*LANES, *lanes))))
+
+
+def _name() -> str:
+    return f"operator@{socket.gethostname()}"

@@ -1,0 +1,275 @@
+"""What is on a broker against what ktrdr needs there, in words, and what to do about each difference."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+
+from ktrdr.bus.broker_probe import BrokerProbe, Difference, Server, Sighting, Standing
+from ktrdr.bus.findings import Finding, Mark, Part
+from ktrdr.bus.management import ManagementView
+from ktrdr.bus.rabbitmq_arguments import WireNames, queue_arguments
+from ktrdr.bus.topology import (
+    BACKEND_EVENTS,
+    BACKEND_PRESENCE,
+    BACKEND_PROGRESS,
+    BACKEND_RETURNED,
+    DEAD_LETTERS,
+    Binding,
+    Exchange,
+    Queue,
+    QueueKind,
+    Topology,
+    control_queue,
+    lane_queue,
+)
+
+_OLDEST_VERSION = (3, 10)
+_SET_UP = "ktrdr broker setup"
+_OF_BACKEND = frozenset({BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, BACKEND_RETURNED})
+
+
+async def examine(
+    probe: BrokerProbe, topology: Topology, *, prefix: str, view: ManagementView | None
+) -> list[Finding]:
+    """Compare a broker with a topology; changes nothing.
+
+    Args:
+        probe: connected to the broker.
+        topology: what is wanted.
+        prefix: what names begin with on the broker.
+        view: what the management API says, without which bindings, leftovers, alarms and permissions are not
+            known.
+
+    Raises:
+        BusUnavailableError: the connection was lost.
+    """
+    examination = Examination(topology, prefix, view)
+    server = await probe.server()
+    findings = [*_broker(server), *examination.alarms(), *examination.user(server.user)]
+    may_declare = True
+    for exchange in topology.exchanges:
+        seen = await probe.exchange(exchange)
+        may_declare &= seen.standing is not Standing.THERE
+        findings.append(examination.exchange(exchange, seen))
+    for queue in topology.queues:
+        seen = await probe.queue(queue)
+        may_declare &= seen.standing is not Standing.THERE
+        findings.append(examination.queue(queue, seen))
+    if not may_declare:
+        findings.append(_may_not_declare(server.user, view))
+    return [*findings, *examination.bindings(), *examination.leftovers()]
+
+
+class Examination:
+    """Turns what was seen into findings; the arguments are those of `examine`."""
+
+    def __init__(self, topology: Topology, prefix: str, view: ManagementView | None) -> None:
+        self._topology = topology
+        self._names = WireNames(prefix)
+        self._view = view
+
+    def exchange(self, exchange: Exchange, seen: Sighting) -> Finding:
+        """Tell how an exchange is."""
+        name = self._wire(exchange.name)
+        match seen.standing:
+            case Standing.MISSING:
+                return Finding(Part.EXCHANGE, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+            case Standing.DIFFERENT:
+                return Finding(
+                    Part.EXCHANGE,
+                    name,
+                    Mark.WRONG,
+                    _describe([seen.difference]),
+                    f"Stop the backend and the agents, delete it, then: {_SET_UP}",
+                )
+        return Finding(Part.EXCHANGE, name, Mark.OK, exchange.kind.value)
+
+    def queue(self, queue: Queue, seen: Sighting) -> Finding:
+        """Tell how a queue is, and whether something waits in it for nobody."""
+        name = self._wire(queue.name)
+        if seen.standing is Standing.MISSING:
+            return Finding(Part.QUEUE, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+        differences = self._differences(queue, name, seen)
+        depth = self._depth(queue, name, seen)
+        if differences:
+            until = (
+                "it has been emptied" if queue.kind is not QueueKind.STREAM else "nobody needs what it holds"
+            )
+            return Finding(
+                Part.QUEUE,
+                name,
+                Mark.WRONG,
+                f"{_describe(differences)} ({depth})",
+                f"Delete it when {until} (rabbitmqctl delete_queue {name}), then: {_SET_UP}",
+            )
+        hint = _hint(queue, seen)
+        return Finding(Part.QUEUE, name, Mark.NOTE if hint else Mark.OK, depth, hint)
+
+    def bindings(self) -> Iterator[Finding]:
+        """Tell which bindings are there."""
+        if self._view is None:
+            yield Finding(
+                Part.BINDING,
+                "all",
+                Mark.NOTE,
+                "not looked at: AMQP does not tell which bindings there are",
+                "Name the management API: --management http://USER:PASSWORD@HOST:15672. "
+                f"{_SET_UP} restores what is missing, and harms nothing.",
+            )
+            return
+        for binding in self._topology.bindings:
+            name = self.name_of(binding)
+            if self._as_found(binding) in self._view.bindings:
+                yield Finding(Part.BINDING, name, Mark.OK)
+            else:
+                yield Finding(Part.BINDING, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+
+    def leftovers(self) -> Iterator[Finding]:
+        """Tell what is there that nobody declares."""
+        if self._view is None:
+            return
+        ours = self._wire("ktrdr.")
+        exchanges = {self._wire(exchange.name) for exchange in self._topology.exchanges}
+        for name in sorted(self._view.exchanges - exchanges):
+            if name.startswith(ours):
+                yield _leftover(f"exchange {name}", "Delete it, if nothing of yours uses it.")
+        queues = {self._wire(queue.name) for queue in self._topology.queues}
+        for name, queue in sorted(self._view.queues.items()):
+            if name in queues or not name.startswith(ours):
+                continue
+            if name.startswith(lane := self._wire(lane_queue(""))):
+                option = f"--lane {name.removeprefix(lane)}"
+                yield _leftover(f"queue {name}", f"Check it with {option}, or delete it when it is empty.")
+            elif not (queue.exclusive and name.startswith(self._wire(control_queue("")))):
+                yield _leftover(f"queue {name}", "Delete it when it is empty, if nothing of yours uses it.")
+        wanted = {self._as_found(binding) for binding in self._topology.bindings}
+        for exchange, queue_name, key in sorted(self._view.bindings - wanted):
+            if exchange in exchanges and queue_name in queues:
+                yield _leftover(
+                    f"binding {exchange} → {queue_name} ({key})",
+                    "Remove it in the management UI.",
+                )
+
+    def alarms(self) -> Iterator[Finding]:
+        """Tell whether the broker is short of something."""
+        for alarm in (self._view.alarms if self._view is not None else None) or ():
+            yield Finding(
+                Part.BROKER,
+                "alarm",
+                Mark.WRONG,
+                f"{alarm}: it takes no messages until there is room again",
+                "Give it more, or empty the fullest queues. Trainings that run go on meanwhile.",
+            )
+
+    def user(self, name: str) -> Iterator[Finding]:
+        """Tell what the user may do."""
+        if self._view is None or (may := self._view.permissions) is None:
+            return
+        rights = {"declare": may.configure, "write": may.write, "read": may.read}
+        detail = ", ".join(f"{what} {pattern or 'nothing'}" for what, pattern in rights.items())
+        yield Finding(Part.USER, name, Mark.OK, f"may {detail}")
+
+    def _differences(self, queue: Queue, name: str, seen: Sighting) -> Sequence[Difference | None]:
+        managed = self._view.queues.get(name) if self._view is not None else None
+        if managed is not None:
+            wanted = queue_arguments(queue, self._names.prefix)
+            if differences := list(_compare(managed.arguments, wanted)):
+                return differences
+        return [seen.difference] if seen.standing is Standing.DIFFERENT else []
+
+    def _depth(self, queue: Queue, name: str, seen: Sighting) -> str:
+        depth = f"{_counted(seen.ready, 'message')}, {_counted(seen.consumers, 'consumer')}"
+        managed = self._view.queues.get(name) if self._view is not None else None
+        held = f", {managed.unacknowledged:,} held" if managed is not None and managed.unacknowledged else ""
+        return f"{queue.kind.value}, {depth}{held}"
+
+    def _wire(self, name: str) -> str:
+        return self._names.wire(name)
+
+    def _as_found(self, binding: Binding) -> tuple[str, str, str]:
+        return self._wire(binding.exchange), self._wire(binding.queue), binding.routing_key
+
+    def name_of(self, binding: Binding) -> str:
+        """Return what people read for a binding."""
+        key = f" ({binding.routing_key})" if binding.routing_key else ""
+        return f"{self._wire(binding.exchange)} → {self._wire(binding.queue)}{key}"
+
+
+def _broker(server: Server) -> Iterator[Finding]:
+    where = f"{server.host}:{server.port}, vhost {server.vhost}, user {server.user}"
+    what = f"{server.product} {server.version} at {where}"
+    if server.product == "RabbitMQ" and _version(server.version) < _OLDEST_VERSION:
+        oldest = ".".join(map(str, _OLDEST_VERSION))
+        yield Finding(Part.BROKER, "version", Mark.WRONG, what, f"Upgrade it to {oldest} or newer.")
+    else:
+        yield Finding(Part.BROKER, "version", Mark.OK, what)
+    if server.encrypted:
+        yield Finding(
+            Part.BROKER, "TLS", Mark.OK, "the connection is encrypted, and the broker's certificate good"
+        )
+    elif not _is_this_machine(server.host):
+        yield Finding(
+            Part.BROKER,
+            "TLS",
+            Mark.NOTE,
+            "the connection is not encrypted: whoever is on the way reads the password",
+            "Connect with amqps://, as docs/tls.md says, unless the network is private.",
+        )
+
+
+def _may_not_declare(user: str, view: ManagementView | None) -> Finding:
+    compared = " by AMQP; the management API was asked" if view is not None else ""
+    return Finding(
+        Part.USER,
+        user,
+        Mark.NOTE,
+        f"may not declare everything, so whether arguments are as wanted was not asked{compared}",
+        "That is right for an agent and for the observer; check as the user of the backend to see more.",
+    )
+
+
+def _compare(found: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[Difference]:
+    # A queue that does not say what it is, is a classic one.
+    found = {"x-queue-type": QueueKind.CLASSIC.value, **found}
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            yield Difference(name, str(found.get(name, "not set")), str(wanted.get(name, "not set")))
+
+
+def _describe(differences: Sequence[Difference | None]) -> str:
+    words = [
+        f"has {each.name} {each.found}, wanted {each.wanted}" if each else "has other arguments than wanted"
+        for each in differences
+    ]
+    return ", ".join(words)
+
+
+def _hint(queue: Queue, seen: Sighting) -> str | None:
+    if queue.name == DEAD_LETTERS:
+        return "See what they are: ktrdr dead list" if seen.ready else None
+    if seen.consumers:
+        return None
+    if queue.name in _OF_BACKEND:
+        return "No backend is connected: ktrdr serve" if seen.ready else None
+    if queue.name.startswith(lane_queue("")) and seen.ready:
+        lane = queue.name.removeprefix(lane_queue(""))
+        return f"Requests wait, and no agent that serves the lane takes any: ktrdr agent --lane {lane}"
+    return None
+
+
+def _leftover(name: str, fix: str) -> Finding:
+    return Finding(Part.LEFTOVER, name, Mark.NOTE, "nobody declares it", fix)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(".")[:2] if number.isdigit())
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
