@@ -67,6 +67,7 @@ class Sweep:
         self._last_idle = last_idle
         self._is_cut_off = is_cut_off
         self._accept_deadline_s = accept_deadline_s
+        self._was_cut_off = False
         self._on_change = on_change
 
     async def begin(self) -> None:
@@ -94,12 +95,17 @@ class Sweep:
     async def expire(self) -> None:
         """Give up attempts whose claim is silent, and dispatch again what nobody has accepted.
 
-        Nobody is silent who cannot speak: while the bus lets nobody, all that is waited for begins anew.
+        Nobody is silent who cannot speak: when the bus lets nobody, all that is waited for begins anew after.
         """
-        if not self._leases.are_due(self._last_idle()):
+        if not self._was_cut_off and not self._leases.are_due(self._last_idle()):
             return
-        if await self._is_cut_off():
+        was_cut_off, self._was_cut_off = self._was_cut_off, await self._is_cut_off()
+        if self._was_cut_off and not was_cut_off:
+            _log.warning("the broker lets nobody speak, so nothing is given up")
+        if was_cut_off and not self._was_cut_off:
+            _log.info("the broker lets us speak again")
             self._leases.begin_anew(with_limits=True)
+        if self._was_cut_off or was_cut_off:
             return
         for lease in self._leases.expired(self._last_idle()):
             await self._change(partial(self._expire, lease))

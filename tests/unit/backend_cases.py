@@ -22,8 +22,9 @@ from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
-from ktrdr.bus.topology import agent_topology, control_queue, lane_queue, shared_topology
+from ktrdr.bus.topology import Topology, agent_topology, control_queue, lane_queue, shared_topology
 from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import BusUnavailableError, PublishBlockedError
 from ktrdr.events import (
     AgentPresence,
     BlobRef,
@@ -47,6 +48,7 @@ from ktrdr.events import (
     decode,
 )
 from ktrdr.events.compression import compress
+from ktrdr.events.message import Message
 from ktrdr.ids import RandomIds
 from ktrdr.models.bundle import BUNDLE_FILES, digests, pack
 from ktrdr.models.directory import ModelDirectory
@@ -153,14 +155,23 @@ class Run:
 class ScriptedAgent:
     """Speaks the events of an agent, when the test says so; does nothing by itself."""
 
-    def __init__(self, broker: MemoryBroker, clock: Clock, agent_id: str = "agent-1") -> None:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        clock: Clock,
+        agent_id: str = "agent-1",
+        *,
+        lanes: tuple[str, ...] = ("any",),
+        bus: Bus | None = None,
+    ) -> None:
         self.agent_id = agent_id
         self.told: list[Event] = []
         """What the backend has said to it, oldest first."""
         self._ids = RandomIds()
-        self._bus = MemoryBus(broker)
+        self._lanes = lanes
+        self._bus = bus or MemoryBus(broker)
         self._publisher = EventPublisher(
-            self._bus, sender=agent_id, ids=self._ids, clock=clock, timeout_s=1.0
+            self._bus, sender=f"{agent_id}@machine", ids=self._ids, clock=clock, timeout_s=1.0
         )
         self._requests: asyncio.Queue[TrainingRequested] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
@@ -168,10 +179,11 @@ class ScriptedAgent:
     async def start(self) -> None:
         await self._bus.declare(shared_topology())
         await self._bus.declare(agent_topology(self.agent_id))
-        for queue, take in (
-            (lane_queue("any"), self._requests.put_nowait),
+        queues: list[tuple[str, Callable[[Any], None]]] = [
             (control_queue(self.agent_id), self.told.append),
-        ):
+            *((lane_queue(lane), self._requests.put_nowait) for lane in self._lanes),
+        ]
+        for queue, take in queues:
             consumer = await self._bus.consume(queue, prefetch=100, consumer_tag=self.agent_id)
             self._tasks.append(asyncio.create_task(self._read(consumer, take)))
 
@@ -245,18 +257,18 @@ class ScriptedAgent:
             **run.token, manifest=made, inline=InlineModel(codec=Codec.ZSTD, data=compress(bundle))
         )
 
-    async def present(self, *runs: Run) -> None:
-        await self.say(
-            AgentPresence(
-                agent_id=self.agent_id,
-                state="ready",
-                device="cpu",
-                lanes=("any",),
-                slots_total=1,
-                slots_busy=len(runs),
-                running=tuple(run.running for run in runs),
-            )
-        )
+    async def present(self, *runs: Run, **fields: Any) -> None:
+        values = {
+            "agent_id": self.agent_id,
+            "state": "ready",
+            "device": "cpu",
+            "lanes": self._lanes or ("any",),
+            "slots_total": max(1, len(runs)),
+            "slots_busy": len(runs),
+            "running": tuple(run.running for run in runs),
+            **fields,
+        }
+        await self.say(AgentPresence(**values))
 
     def stops(self) -> list[CancelRequested]:
         return [event for event in self.told if isinstance(event, CancelRequested)]
@@ -284,6 +296,7 @@ class World:
     store: OperationStore
     backend: Backend
     agent: ScriptedAgent
+    new_backend: Callable[[], Backend]
     others: list[ScriptedAgent] = field(default_factory=list)
 
     @classmethod
@@ -292,21 +305,18 @@ class World:
         directory: Path,
         *,
         clock: VirtualClock | None = None,
+        broker: MemoryBroker | None = None,
         wrap: Callable[[Bus], Bus] = lambda bus: bus,
         backend: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> "World":
         chosen = settings_in(directory, **settings)
         clock = clock or VirtualClock()
-        broker = MemoryBroker(clock)
+        broker = broker or MemoryBroker(clock)
         store = OperationStore.open(chosen, clock=clock)
-        return cls(
-            directory,
-            chosen,
-            clock,
-            broker,
-            store,
-            Backend(
+
+        def new_backend() -> Backend:
+            return Backend(
                 chosen,
                 bus=wrap(MemoryBus(broker)),
                 store=store,
@@ -315,9 +325,10 @@ class World:
                 ids=RandomIds(),
                 offload=inline,
                 **(backend or {}),
-            ),
-            ScriptedAgent(broker, clock),
-        )
+            )
+
+        agent = ScriptedAgent(broker, clock)
+        return cls(directory, chosen, clock, broker, store, new_backend(), agent, new_backend)
 
     async def start(self) -> None:
         await self.agent.start()
@@ -332,15 +343,34 @@ class World:
             await agent.stop()
         self.store.close()
 
-    async def kill(self) -> None:
-        """End as `kill -9` would: nothing is said or written any more, and the kernel frees the lock."""
+    async def kill_backend(self) -> None:
+        """End the backend as `kill -9` would: nothing is written any more, and the kernel frees the lock."""
         backend = self.backend
         if backend._working is not None:
             backend._working.remove_done_callback(backend._ended)
             backend._working.cancel()
             await asyncio.wait((backend._working,))
+        await backend._bus.close()
         if backend._lock is not None and backend._lock._descriptor is not None:
             os.close(backend._lock._descriptor)
+
+    async def stop_backend(self) -> None:
+        """End the backend in an orderly way; bus, agents and database stay."""
+        stopping = asyncio.create_task(self.backend.stop())
+        while not stopping.done():
+            await self.clock.advance(0.1)
+        await stopping
+        await self.backend._bus.close()
+
+    async def start_another_backend(self) -> None:
+        """Start a successor of a backend that has ended, on the same bus."""
+        self.backend = self.new_backend()
+        await self.backend.start()
+        await self.pass_time(0.1)
+
+    async def kill(self) -> None:
+        """End as `kill -9` would, the agents too."""
+        await self.kill_backend()
         for agent in (self.agent, *self.others):
             await agent.stop()
         self.store.close()
@@ -407,6 +437,43 @@ class World:
     def story(self, run: Run | str) -> list[str]:
         operation_id = run if isinstance(run, str) else run.request.operation_id
         return [str(entry.kind) for entry in self.store.history(operation_id)]
+
+
+class Line:
+    """A connection that can be cut and mended, or blocked as by a broker that is short of memory."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._bus: MemoryBus | None = MemoryBus(broker)
+        self.blocked = False
+
+    async def cut(self) -> None:
+        bus, self._bus = self._open, None
+        await bus.close()
+
+    def mend(self) -> None:
+        self._bus = MemoryBus(self._broker)
+
+    @property
+    def _open(self) -> MemoryBus:
+        if self._bus is None:
+            raise BusUnavailableError
+        return self._bus
+
+    async def publish(self, message: Message, **where: Any) -> None:
+        if self.blocked:
+            raise PublishBlockedError
+        await self._open.publish(message, **where)
+
+    async def declare(self, topology: Topology) -> None:
+        await self._open.declare(topology)
+
+    async def consume(self, queue: str, **options: Any) -> Any:
+        return await self._open.consume(queue, **options)
+
+    async def close(self) -> None:
+        if self._bus is not None:
+            await self._bus.close()
 
 
 @asynccontextmanager

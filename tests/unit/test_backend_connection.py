@@ -1,0 +1,202 @@
+"""A broker that is away, or lets nobody speak, costs no lease: who cannot be heard is not silent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.states import State
+from ktrdr.bus.memory import MemoryBroker
+from ktrdr.bus.topology import (
+    BACKEND_EVENTS,
+    BACKEND_PRESENCE,
+    Exchange,
+    ExchangeKind,
+    Queue,
+    Topology,
+)
+from ktrdr.errors import BusError
+from tests.contract.virtual_clock import VirtualClock
+from tests.unit.backend_cases import Line, World, started
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with started(tmp_path, **_on_a_line()) as world:
+        yield world
+
+
+def _on_a_line() -> dict[str, object]:
+    clock = VirtualClock()
+    broker = MemoryBroker(clock)
+    line = Line(broker)
+    return {
+        "clock": clock,
+        "broker": broker,
+        "wrap": lambda bus: line,
+        "backend": {"instance": BROKER_INSTANCE},
+    }
+
+
+def _line(world: World) -> Line:
+    line = world.backend._bus
+    assert isinstance(line, Line)
+    return line
+
+
+async def test_the_backend_goes_on_when_the_broker_is_back(world: World) -> None:
+    run = await world.running()
+    await _line(world).cut()
+    await world.pass_time(5)
+    assert world.backend._working is not None
+    assert not world.backend._working.done()
+    await world.agent.finish(run)
+    waiting = await world.submit()
+    assert world.get(waiting).state is State.PENDING
+    _line(world).mend()
+    await world.pass_time(7)
+    assert world.get(run).state is State.COMPLETED
+    assert world.get(waiting).state is State.QUEUED
+
+
+async def test_no_lease_expires_however_long_the_broker_is_away(world: World) -> None:
+    run = await world.running(max_attempts=1)
+    await _line(world).cut()
+    await world.pass_time(3600)
+    assert (world.get(run).state, world.get(run).attempt) == (State.RUNNING, 1)
+    _line(world).mend()
+    await world.pass_time(29)
+    assert world.get(run).state is State.RUNNING
+    await world.agent.present(run)
+    await world.pass_time(29)
+    assert world.get(run).state is State.RUNNING
+
+
+async def test_who_stays_silent_when_the_broker_is_back_loses_the_attempt(world: World) -> None:
+    run = await world.running()
+    await _line(world).cut()
+    await world.pass_time(3600)
+    _line(world).mend()
+    await world.pass_time(5 + 29)
+    assert world.get(run).attempt == 1
+    await world.pass_time(10)
+    assert (world.get(run).state, world.get(run).attempt) == (State.QUEUED, 2)
+
+
+async def test_a_request_is_not_overdue_because_nobody_could_say_that_they_took_it(world: World) -> None:
+    operation_id = await world.submit()
+    run = world.agent.claim(await world.agent.request())
+    await _line(world).cut()
+    await world.pass_time(1000)
+    await world.agent.accept(run)
+    _line(world).mend()
+    await world.pass_time(7)
+    assert world.get(operation_id).state is State.RUNNING
+    assert "not_accepted" not in world.story(operation_id)
+
+
+async def test_no_lease_expires_while_the_broker_takes_no_messages(world: World) -> None:
+    run = await world.running()
+    _line(world).blocked = True
+    await world.pass_time(600)
+    assert world.get(run).attempt == 1
+    _line(world).blocked = False
+    await world.pass_time(5)
+    await world.agent.present(run)
+    await world.pass_time(29)
+    assert world.get(run).attempt == 1
+    await world.pass_time(5)
+    assert world.get(run).attempt == 2
+
+
+async def test_what_is_lost_between_two_cuts_comes_again_and_is_handled_once(world: World) -> None:
+    run = await world.running()
+    await world.agent.finish(run)
+    await _line(world).cut()  # in hand, perhaps handled, not acknowledged
+    await world.pass_time(1)
+    _line(world).mend()
+    await world.pass_time(7)
+    assert world.get(run).state is State.COMPLETED
+    assert len(world.store.models.list_models()) == 1
+
+
+async def test_a_cancel_takes_effect_when_the_connection_is_back(world: World) -> None:
+    run = await world.running()
+    await _line(world).cut()
+    await world.backend.cancel(run.request.operation_id, "enough")
+    await world.pass_time(60)
+    assert world.get(run).state is State.CANCELLING
+    assert world.agent.stops() == []
+    _line(world).mend()
+    await world.pass_time(6)
+    assert [stop.attempt for stop in world.agent.stops()] == [1]
+
+
+async def test_a_backend_starts_while_the_broker_is_away(tmp_path: Path) -> None:
+    world = World.make(tmp_path, **_on_a_line())  # type: ignore[arg-type]
+    await _line(world).cut()
+    await world.backend.start()
+    operation_id = await world.submit()
+    await world.pass_time(60)
+    _line(world).mend()
+    await world.agent.start()
+    await world.pass_time(7)
+    assert world.get(operation_id).state is State.QUEUED
+    assert world.agent.waiting == 1
+    await world.stop()
+
+
+async def test_something_else_under_our_names_is_told_at_the_start(tmp_path: Path) -> None:
+    world = World.make(tmp_path, backend={"instance": BROKER_INSTANCE})
+    other = Exchange("ktrdr.events", ExchangeKind.FANOUT)
+    await world.backend._bus.declare(Topology(exchanges=(other,)))
+    with pytest.raises(BusError, match="other arguments"):
+        await world.backend.start()
+    await world.backend.stop()
+    world.store.close()
+
+
+# --- a queue that is lost alone
+
+
+async def _delete(world: World, queue: str) -> None:
+    """Delete a queue as an operator might: its consumers end, and nothing is bound to it any more."""
+    broker = world.broker
+    lost = broker._queues.pop(queue)
+    for exchange in broker._exchanges.values():
+        for binding in [binding for binding in exchange.bindings if binding.queue == queue]:
+            del exchange.bindings[binding]
+    for consumer in list(lost._consumers):  # type: ignore[union-attr]
+        consumer.end(keep_in_hand=True)
+    await asyncio.sleep(0)
+
+
+async def test_a_queue_that_is_deleted_is_declared_and_read_again(world: World) -> None:
+    run = await world.running()
+    await _delete(world, BACKEND_EVENTS)
+    await world.pass_time(1)
+    await world.agent.finish(run)
+    await world.pass_time()
+    assert world.get(run).state is State.COMPLETED
+
+
+async def test_a_queue_that_is_lost_again_and_again_keeps_no_dead_claim_for_ever(world: World) -> None:
+    run = await world.running()
+    for _ in range(60):
+        await _delete(world, BACKEND_PRESENCE)
+        await world.pass_time(10)
+    assert world.get(run).attempt == 2
+
+
+async def test_what_cannot_be_declared_is_tried_again_until_it_can(world: World) -> None:
+    await _delete(world, BACKEND_EVENTS)
+    await _line(world).declare(Topology(queues=(Queue(BACKEND_EVENTS),)))
+    await world.pass_time(60)
+    world.broker._queues.pop(BACKEND_EVENTS)
+    await world.pass_time(7)
+    run = await world.running()
+    await world.agent.finish(run)
+    await world.pass_time()
+    assert world.get(run).state is State.COMPLETED
