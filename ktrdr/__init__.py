@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ktrdr.api import ModelVersion, load_model, train
+    from ktrdr.publishing import ModelConsumer, TrainingPublisher
 
 __version__ = "0.1.0"
-__all__ = ["ModelVersion", "__version__", "load_model", "train"]
+__all__ = ["ModelConsumer", "ModelVersion", "TrainingPublisher", "__version__", "load_model", "train"]
+
+_FROM_PUBLISHING = ("ModelConsumer", "TrainingPublisher")
 
 
 def __getattr__(name: str) -> object:
     # On demand: `import ktrdr` alone stays quick, and brings neither a database nor an event loop.
     if name in __all__:
-        return getattr(import_module("ktrdr.api"), name)
+        module = "ktrdr.publishing" if name in _FROM_PUBLISHING else "ktrdr.api"
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'ktrdr' has no attribute '{name}'")

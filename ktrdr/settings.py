@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     blob_token: SecretStr | None = Field(
         default=None, description="What agents show to the backend's blob endpoint, and what it asks for."
     )
-    listen: str = Field(default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint.")
+    listen: Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")] = Field(
+        default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint, as HOST:PORT."
+    )
 
     agent_id: Annotated[str, Field(pattern=_NAME)] | None = Field(
         default=None, description="Name of a host agent, the same at each start; default: from the host name."
@@ -101,6 +103,17 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL in use."""
         return self.database_url or f"sqlite:///{(self.home / 'ktrdr.db').absolute()}"
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port of ``listen``; an IPv6 address without its brackets."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def max_blob_bytes(self) -> int:
+        """The largest blob: a model that does not compress at all grows a little by compression."""
+        return self.max_model_bytes + self.max_model_bytes // 64 + 1024
 
     @property
     def blobs_dir(self) -> Path:

@@ -14,35 +14,14 @@ from host_agent.options import AgentOptions
 from host_agent.runner_process import Runner
 from host_agent.waiting import first_of
 from ktrdr.addresses import is_loopback
+from ktrdr.app.connecting import connect_to_broker
 from ktrdr.blobs.opening import open_blob_store
 from ktrdr.bus.port import Bus
 from ktrdr.clock import SystemClock
-from ktrdr.errors import SettingsError
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
 
 _log = structlog.get_logger()
-
-
-def connect_to_broker(settings: Settings, name: str) -> Bus:
-    """Return the bus that the settings name; it connects by itself, as soon as it can.
-
-    Args:
-        settings: ``broker_url`` and ``broker_prefix``.
-        name: of the connections, for people.
-
-    Raises:
-        SettingsError: there is no broker in the settings, or its address is wrong.
-    """
-    if settings.broker_url is None:
-        raise SettingsError(
-            "A host agent needs a broker, which brings it its work.",
-            fix="Set KTRDR_BROKER_URL=amqp://user:password@host/, or a file that holds it: "
-            "KTRDR_BROKER_URL_FILE. On one machine alone, `ktrdr train` needs neither.",
-        )
-    from ktrdr.bus.rabbitmq import RabbitMQBus
-
-    return RabbitMQBus(settings.broker_url.get_secret_value(), name=name, prefix=settings.broker_prefix)
 
 
 @asynccontextmanager

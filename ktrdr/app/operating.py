@@ -5,15 +5,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
+from ktrdr.app.connecting import broker_url, connect_to_broker
 from ktrdr.bus.broker_probe import BrokerProbe, probing
 from ktrdr.bus.dead_letter_box import DeadLetterBox
 from ktrdr.bus.examination import examine
 from ktrdr.bus.findings import Finding
 from ktrdr.bus.management import ManagementView, look_at
-from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.setting_up import set_up
 from ktrdr.bus.topology import LANES, Topology, shared_topology
-from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
 
 
@@ -25,7 +24,7 @@ async def dead_letter_box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
         SettingsError: they name none.
         BusError: it cannot be reached, or does not let this user in.
     """
-    bus = RabbitMQBus(_broker_url(settings), name=_name(), prefix=settings.broker_prefix)
+    bus = connect_to_broker(settings, _name())
     try:
         yield DeadLetterBox(bus, timeout_s=settings.publish_timeout_s)
     finally:
@@ -63,31 +62,22 @@ async def set_up_broker(settings: Settings, *, lanes: Sequence[str] = ()) -> lis
         BusError: it cannot be reached, or does not let this user in.
     """
     async with _probing(settings) as probe:
-        bus = RabbitMQBus(_broker_url(settings), name=_name(), prefix=settings.broker_prefix)
+        bus = connect_to_broker(settings, _name())
         try:
             return await set_up(bus, probe, _topology(lanes), prefix=settings.broker_prefix)
         finally:
             await bus.close()
 
 
-def _broker_url(settings: Settings) -> str:
-    if settings.broker_url is None:
-        raise SettingsError(
-            "There is no broker in the settings.",
-            fix="Set KTRDR_BROKER_URL=amqp://user:password@host/, or name it with --broker.",
-        )
-    return settings.broker_url.get_secret_value()
-
-
 def _probing(settings: Settings) -> AbstractAsyncContextManager[BrokerProbe]:
-    return probing(_broker_url(settings), prefix=settings.broker_prefix, name=_name())
+    return probing(broker_url(settings), prefix=settings.broker_prefix, name=_name())
 
 
 async def _view(settings: Settings, probe: BrokerProbe, management: str | None) -> ManagementView | None:
     if management is None:
         return None
     # Both ports of a broker usually show the same certificate.
-    cafile = parse_qs(urlsplit(_broker_url(settings)).query).get("cafile", [None])[0]
+    cafile = parse_qs(urlsplit(broker_url(settings)).query).get("cafile", [None])[0]
     server = await probe.server()
     return await look_at(management, vhost=server.vhost, user=server.user, cafile=cafile)
 

@@ -240,6 +240,17 @@ class Backend:
         if crash is not None:
             raise _cause(crash)
 
+    async def wait_until_ended(self) -> None:
+        """Return when the backend has been stopped.
+
+        Raises:
+            Exception: what brought it down.
+        """
+        if (working := self._working) is not None:
+            await asyncio.wait((working,))
+            if not working.cancelled() and (error := working.exception()) is not None:
+                raise _cause(error)
+
     async def __aenter__(self) -> Self:
         try:
             await self.start()

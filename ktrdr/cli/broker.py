@@ -157,12 +157,13 @@ def _report(findings: "Sequence[Finding]", good: str, *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        for finding in findings:
+        for finding, following in zip(findings, [*findings[1:], None], strict=True):
             mark, style = _MARKS[finding.mark.value]
             what = printable(f"{finding.part.value:<9} {finding.name}")
             detail = Text(printable(f"  {finding.detail}") if finding.detail else "", style="dim")
             out.print(Text(f"{mark} ", style=style) + Text(what) + detail, soft_wrap=True)
-            if finding.fix:
+            # What a row of them needs is said once, below the last.
+            if finding.fix and (following is None or following.fix != finding.fix):
                 out.print(Text(printable(f"  {'':<9} → {finding.fix}"), style="bold"), soft_wrap=True)
         if wrong:
             err.print(f"{wrong} thing{'s' if wrong != 1 else ''} to put right.", style="red")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ktrdr.cli import agents, broker, dead, doctor, models, ops, strategies, train, work
+from ktrdr.cli import agent, agents, broker, dead, doctor, models, ops, serve, strategies, train, work
 
 app = typer.Typer(
     name="ktrdr",
@@ -19,6 +19,8 @@ app.add_typer(ops.app, name="ops")
 app.add_typer(models.app, name="models")
 app.add_typer(strategies.app, name="strategies")
 app.command("work")(work.work)
+app.command("serve")(serve.serve)
+app.command("agent")(agent.agent)
 app.command("agents")(agents.agents)
 app.add_typer(broker.app, name="broker")
 app.add_typer(dead.app, name="dead")

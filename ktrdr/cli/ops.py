@@ -108,6 +108,7 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
             record = store.find(operation)
             history = store.history(record.operation_id)
             interrupted = store.is_interrupted(record)
+            waiting = store.why_waiting(record) or None
     if as_json:
         from ktrdr.cli.training_view import operation_as_json
 
@@ -121,7 +122,14 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
             }
             for entry in history
         ]
-        print_json({**operation_as_json(record), "interrupted": interrupted, "history": entries})
+        print_json(
+            {
+                **operation_as_json(record),
+                "interrupted": interrupted,
+                "waits_for": waiting,
+                "history": entries,
+            }
+        )
         return
     ended = record.finished_at
     took = (ended - record.started_at).total_seconds() if ended and record.started_at else None
@@ -138,6 +146,7 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
                 ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
                 ("took", duration(took) if took is not None else None),
                 ("progress", record.progress.summary() if record.progress and ended is None else None),
+                ("waits for", waiting),
                 ("cause", record.cause),
                 ("message", record.message),
                 ("model", record.model),

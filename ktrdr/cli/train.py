@@ -11,14 +11,20 @@ from ktrdr.cli.output import (
     err,
     out,
     print_json,
+    print_warning,
     reporting_errors,
 )
 from ktrdr.cli.settings import DataOption, settings_for
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
     from pydantic import JsonValue
 
     from ktrdr.app.embedded import TrainingWish
+    from ktrdr.backend.records import OperationRecord
+    from ktrdr.cli.training_view import TrainingView
     from ktrdr.settings import Settings
 
 
@@ -43,6 +49,21 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**63 - 1, help="Same seed, same weights. Default: random.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="`local`: here; `host`: on a host agent, by way of `ktrdr serve`.",
+            show_default="host if KTRDR_BROKER_URL is set, else local",
+            metavar="MODE",
+        ),
+    ] = None,
+    lane: Annotated[
+        str | None,
+        typer.Option(help="Only host agents that serve this lane take it.", show_default="any"),
+    ] = None,
+    require_gpu: Annotated[
+        bool, typer.Option("--require-gpu", help="Only host agents with a GPU take it; from lane gpu.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Train in the background; print the operation id.")
     ] = False,
@@ -51,34 +72,78 @@ def train(
     """Train a strategy and persist the model as a new version.
 
     Shows steps, epochs and losses as it goes, and at the end how the model compares with honest baselines.
-    Ctrl-C cancels the training. One that was killed is picked up again when the same command is run.
+    Ctrl-C cancels the training. One that was killed is picked up again when the same command is run; one on
+    a host agent goes on, and `ktrdr ops watch` follows it.
     """
     with reporting_errors(as_json=as_json):
         settings = settings_for(context, data_dir=data)
         from ktrdr.app.embedded import TrainingWish
 
+        is_local = _is_local(mode, settings, needs_hosts=require_gpu or lane is not None)
         wish = TrainingWish(
             strategy,
             start=start,
             end=end,
             overrides=parse_overrides(overrides or []),
             seed=seed,
+            lane=lane or ("gpu" if require_gpu else "any"),
+            require_gpu=require_gpu,
         )
-        if detach:
-            _train_detached(wish, settings, as_json=as_json)
+        if is_local:
+            (_train_detached if detach else _train_here)(wish, settings, as_json=as_json)
         else:
-            _train_here(wish, settings, as_json=as_json)
+            (_train_on_hosts_detached if detach else _train_on_hosts)(wish, settings, as_json=as_json)
+
+
+def _is_local(mode: str | None, settings: "Settings", *, needs_hosts: bool) -> bool:
+    from ktrdr.errors import SettingsError
+
+    if mode not in (None, "local", "host"):
+        raise SettingsError(f"'{mode}' is not a mode.", fix="Choose --mode local or --mode host.")
+    if mode is None:
+        return settings.broker_url is None and not needs_hosts
+    if mode == "local" and needs_hosts:
+        raise SettingsError(
+            "--lane and --require-gpu choose among host agents.", fix="Leave them out, or use --mode host."
+        )
+    return mode == "local"
 
 
 def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
     from ktrdr.app.embedded import train_embedded
+
+    _train_and_show(
+        lambda view, stop: train_embedded(wish, settings, stop=stop, listener=view.listener),
+        settings,
+        as_json=as_json,
+    )
+
+
+def _train_on_hosts(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+    from ktrdr.app.submitting import train_on_hosts
+
+    _train_and_show(
+        lambda view, stop: train_on_hosts(
+            wish, settings, stop=stop, listener=view.listener, on_waiting=view.waiting
+        ),
+        settings,
+        as_json=as_json,
+    )
+
+
+def _train_and_show(
+    work: "Callable[[TrainingView, asyncio.Event], Coroutine[None, None, OperationRecord]]",
+    settings: "Settings",
+    *,
+    as_json: bool,
+) -> None:
     from ktrdr.backend.states import State
     from ktrdr.cli.interrupts import run_until_interrupted
     from ktrdr.cli.training_view import TrainingView, outcome_as_json, print_outcome
 
     with TrainingView(quiet=as_json) as view:
         record = run_until_interrupted(
-            lambda stop: train_embedded(wish, settings, stop=stop, listener=view.listener),
+            lambda stop: work(view, stop),
             on_interrupt=view.interrupted,
         )
     if as_json:
@@ -89,6 +154,22 @@ def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) ->
         raise typer.Exit(EXIT_CANCELLED)
     if record.state is not State.COMPLETED:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _train_on_hosts_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+    from ktrdr.app.submitting import submit_to_hosts
+    from ktrdr.backend.store import OperationStore
+
+    with OperationStore.open(settings) as store:
+        record = submit_to_hosts(wish, settings, store)
+        is_served = store.is_served()
+    if as_json:
+        print_json({"operation_id": record.operation_id, "state": record.state, "served": is_served})
+        return
+    out.print(record.operation_id)
+    if not is_served:
+        print_warning("No `ktrdr serve` runs on this database: the training waits for one.")
+    err.print(f"Follow it: ktrdr ops watch {record.operation_id}", soft_wrap=True)
 
 
 def _train_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:

@@ -37,6 +37,10 @@ class TrainingView:
         """Say that the interrupt was noticed."""
         self._display.notice("Cancelling …", style="yellow")
 
+    def waiting(self, why: str) -> None:
+        """Say what a training waits for that nobody runs yet."""
+        self._display.notice(f"Waiting: {why}", style="yellow")
+
     def watching(self, record: OperationRecord) -> None:
         """Say which operation is followed, when it is another process that runs it."""
         self._own = record.operation_id

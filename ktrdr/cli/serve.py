@@ -1,0 +1,47 @@
+"""`ktrdr serve`: the backend of the host agents."""
+
+from typing import Annotated
+
+import typer
+
+from ktrdr.cli.output import err, reporting_errors
+from ktrdr.cli.settings import BrokerOption, PrefixOption, settings_for
+
+
+def serve(
+    context: typer.Context,
+    broker: BrokerOption = None,
+    prefix: PrefixOption = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            "--blobs",
+            help="Where datasets and large models are: a directory that the agents share, or "
+            "s3://bucket/prefix.  [default: in KTRDR_HOME]",
+            metavar="STORE",
+        ),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the HTTP endpoint, which needs KTRDR_BLOB_TOKEN.  [default: 127.0.0.1:8420]",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
+) -> None:
+    """Run the backend: hand trainings to host agents over RabbitMQ, and keep their models.
+
+    Runs until it is stopped (Ctrl-C, SIGTERM). What is submitted meanwhile, or runs, waits for it: nothing
+    is lost by stopping it, by a crash of it, or by a broker that is away.
+    """
+    with reporting_errors():
+        settings = settings_for(
+            context, is_service=True, broker_url=broker, broker_prefix=prefix, blob_store=blobs, listen=listen
+        )
+        from ktrdr.app.serving import serve_until
+        from ktrdr.cli.interrupts import run_until_interrupted
+
+        run_until_interrupted(
+            lambda stop: serve_until(settings, stop),
+            on_interrupt=lambda: err.print("Stopping; what runs on agents goes on."),
+        )
