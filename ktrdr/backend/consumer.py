@@ -90,7 +90,7 @@ class EventHandlers:
                     lambda work: granting.accepted(work, event, first=work.first_time(event_id, event))
                 )
             case CheckpointSaved():
-                await self._once(event, event_id, lambda work: attempts.checkpoint_saved(work, event))
+                await self._once(event, event_id, lambda work: self._save_checkpoint(work, event))
             case TrainingFailed():
                 await self._once(
                     event, event_id, lambda work: attempts.attempt_failed(work, event, self.retries)
@@ -103,6 +103,10 @@ class EventHandlers:
                 await self._take(event, event_id)
             case _:
                 _log.warning("event has no business here", type=event.type_name(), sender=envelope.sender)
+
+    def _save_checkpoint(self, work: Work, event: CheckpointSaved) -> OperationRecord | None:
+        granting.heard(work, event, agent_id=event.agent_id, device="unknown", lease_s=self.lease_s)
+        return attempts.checkpoint_saved(work, event)
 
     async def _take(self, event: ModelReady, event_id: str) -> None:
         manifest = event.manifest

@@ -44,8 +44,8 @@ def heard(work: Work, claim: Claim, *, agent_id: str, device: str, lease_s: floa
     if operation.attempt == claim.attempt:
         where = f"{agent_id}, which is at work on it"
         return _grant(work, operation, claim, agent_id, device, lease_s, where)
-    if claim.attempt < operation.attempt and work.may_run(claim):
-        return _grant_again(work, operation, claim, agent_id, device, lease_s)
+    if claim.attempt < operation.attempt and (runs_on := work.device_of_run(claim)) is not None:
+        return _grant_again(work, operation, claim, agent_id, runs_on, lease_s)
     return operation
 
 

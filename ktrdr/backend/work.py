@@ -117,15 +117,15 @@ class Work:
         )
         return self.connection.execute(query).scalar_one_or_none()
 
-    def may_run(self, claim: Claim) -> bool:
-        """Return whether the attempt was granted to the claim, and nothing is known of its end."""
-        query = select(attempts.c.ended_at).where(
+    def device_of_run(self, claim: Claim) -> str | None:
+        """Return on what the claim runs the attempt that it was granted; None if it does not, or has ended."""
+        query = select(attempts.c.ended_at, attempts.c.device).where(
             attempts.c.operation_id == claim.operation_id,
             attempts.c.attempt == claim.attempt,
             attempts.c.claim_id == claim.claim_id,
         )
         row = self.connection.execute(query).one_or_none()
-        return row is not None and row.ended_at is None
+        return row.device if row is not None and row.ended_at is None else None
 
     def next_attempt(self, operation: OperationRecord) -> int:
         """Return the number of the next attempt: one that no claim has ever held."""
