@@ -23,6 +23,9 @@ from ktrdr.events.base import Name, OperationId, Ordinal
 
 _log = structlog.get_logger()
 
+MAX_SET_ASIDE = 100
+"""Of what cannot be read, so many are kept, the newest."""
+
 _CLAIM = "claim.json"
 _ENDING = "ending.json"
 _BUNDLE = "model.bundle"
@@ -145,7 +148,13 @@ class Journal:
             path.rename(kept)
         except OSError as failure:
             reason = f"{reason}; it cannot be moved either: {failure.strerror}"
+        self._forget_oldest()
         _log.warning("unreadable record set aside", record=str(relative), kept=str(kept), reason=reason)
+
+    def _forget_oldest(self) -> None:
+        kept = sorted(self._set_aside.iterdir(), key=lambda path: (path.lstat().st_mtime_ns, path.name))
+        for path in kept[:-MAX_SET_ASIDE]:
+            _remove(path)
 
 
 def _read_announcement(folder: ClaimFolder) -> Announcement | None:

@@ -16,6 +16,9 @@ from ktrdr.events.training import AgentPresence
 UNKNOWN_DEVICE = "unknown"
 """Until a runner has said what it trains on."""
 
+_SHORTEST_INTERVAL_S = 0.1
+"""A job of no length would otherwise be three events of presence."""
+
 _log = structlog.get_logger()
 
 
@@ -80,12 +83,14 @@ class Presence:
         """Publish, until this is cancelled."""
         await self._listening.wait()
         self._is_there = True
-        retries = Backoff(min(0.2, self._interval_s), self._interval_s, self._rng)
+        shortest_s = min(_SHORTEST_INTERVAL_S, self._interval_s)
+        retries = Backoff(shortest_s, self._interval_s, self._rng)
         while True:
             self._attempts.changed.clear()
             if await self._publish(stopped=False):
                 retries.reset()
-                await wait_until(self._attempts.changed, self._clock, self._interval_s)
+                await self._clock.sleep(shortest_s)
+                await wait_until(self._attempts.changed, self._clock, self._interval_s - shortest_s)
             else:
                 await self._clock.sleep(retries.next())
 

@@ -50,9 +50,11 @@ PATIENCE_S = 10.0
 E = TypeVar("E", bound=Event)
 
 
-async def eventually(condition: Callable[[], object], what: str = "") -> None:
+async def eventually(
+    condition: Callable[[], object], what: str = "", *, patience_s: float = PATIENCE_S
+) -> None:
     """Wait until the condition holds; fail if it does not in time."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"never: {what or condition}"
         await asyncio.sleep(0.002)
@@ -237,6 +239,8 @@ class Backend:
         self.publisher = EventPublisher(
             self.bus, sender="backend@test", ids=RandomIds(), clock=SystemClock(), timeout_s=5
         )
+        self.asked = 0
+        """How many requests were made."""
         self._operations = 0
 
     async def listen(self) -> None:
@@ -282,6 +286,7 @@ class Backend:
     def request(self, **changes: object) -> TrainingRequested:
         """Return a request of a new operation."""
         self._operations += 1
+        self.asked += 1
         text = "name: momentum"
         fields: dict[str, object] = {
             "operation_id": f"op-{self._operations}",
