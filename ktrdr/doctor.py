@@ -1,5 +1,6 @@
 """Examines an installation: what is there, what would be used, what to fix."""
 
+import asyncio
 import json
 import platform
 import shutil
@@ -140,12 +141,20 @@ def _database(settings: Settings) -> Finding:
 def _broker(settings: Settings) -> Finding:
     if settings.broker_url is None:
         return Finding("broker", Health.OK, "in this process (KTRDR_BROKER_URL is not set)")
-    return Finding(
-        "broker",
-        Health.PROBLEM,
-        "KTRDR_BROKER_URL is set, but this version only has the in-process bus",
-        "Unset KTRDR_BROKER_URL.",
-    )
+    from ktrdr.app.operating import check_broker
+    from ktrdr.bus.findings import Mark
+
+    try:
+        found = asyncio.run(check_broker(settings))
+    except KtrdrError as error:
+        return Finding("broker", Health.PROBLEM, error.message, error.fix)
+    broker = found[0]
+    wrong = [each for each in found if each.mark is Mark.WRONG]
+    if not wrong:
+        return Finding("broker", Health.OK, broker.detail)
+    first = f"{wrong[0].part} {wrong[0].name} {wrong[0].detail}"
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return Finding("broker", Health.PROBLEM, f"{broker.detail}: {first}{more}", "See: ktrdr broker check")
 
 
 def _market_data(settings: Settings) -> Finding:

@@ -1,8 +1,8 @@
 """What is on a broker against what ktrdr needs there, in words, and what to do about each difference."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 
+from ktrdr.addresses import is_loopback
 from ktrdr.bus.broker_probe import BrokerProbe, Difference, Server, Sighting, Standing
 from ktrdr.bus.findings import Finding, Mark, Part
 from ktrdr.bus.management import ManagementView
@@ -23,7 +23,7 @@ from ktrdr.bus.topology import (
 )
 
 _OLDEST_VERSION = (3, 10)
-_SET_UP = "ktrdr broker setup"
+_SET_UP = "Create what is missing: ktrdr broker setup"
 _OF_BACKEND = frozenset({BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, BACKEND_RETURNED})
 
 
@@ -72,14 +72,14 @@ class Examination:
         name = self._wire(exchange.name)
         match seen.standing:
             case Standing.MISSING:
-                return Finding(Part.EXCHANGE, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+                return Finding(Part.EXCHANGE, name, Mark.WRONG, "is missing", _SET_UP)
             case Standing.DIFFERENT:
                 return Finding(
                     Part.EXCHANGE,
                     name,
                     Mark.WRONG,
                     _describe([seen.difference]),
-                    f"Stop the backend and the agents, delete it, then: {_SET_UP}",
+                    "Stop the backend and the agents, delete it, then: ktrdr broker setup",
                 )
         return Finding(Part.EXCHANGE, name, Mark.OK, exchange.kind.value)
 
@@ -87,7 +87,7 @@ class Examination:
         """Tell how a queue is, and whether something waits in it for nobody."""
         name = self._wire(queue.name)
         if seen.standing is Standing.MISSING:
-            return Finding(Part.QUEUE, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+            return Finding(Part.QUEUE, name, Mark.WRONG, "is missing", _SET_UP)
         differences = self._differences(queue, name, seen)
         depth = self._depth(queue, name, seen)
         if differences:
@@ -99,7 +99,7 @@ class Examination:
                 name,
                 Mark.WRONG,
                 f"{_describe(differences)} ({depth})",
-                f"Delete it when {until} (rabbitmqctl delete_queue {name}), then: {_SET_UP}",
+                f"Delete it when {until} (rabbitmqctl delete_queue {name}), then: ktrdr broker setup",
             )
         hint = _hint(queue, seen)
         return Finding(Part.QUEUE, name, Mark.NOTE if hint else Mark.OK, depth, hint)
@@ -113,7 +113,7 @@ class Examination:
                 Mark.NOTE,
                 "not looked at: AMQP does not tell which bindings there are",
                 "Name the management API: --management http://USER:PASSWORD@HOST:15672. "
-                f"{_SET_UP} restores what is missing, and harms nothing.",
+                "`ktrdr broker setup` restores what is missing, and harms nothing.",
             )
             return
         for binding in self._topology.bindings:
@@ -121,7 +121,7 @@ class Examination:
             if self._as_found(binding) in self._view.bindings:
                 yield Finding(Part.BINDING, name, Mark.OK)
             else:
-                yield Finding(Part.BINDING, name, Mark.WRONG, "is missing", f"Create it: {_SET_UP}")
+                yield Finding(Part.BINDING, name, Mark.WRONG, "is missing", _SET_UP)
 
     def leftovers(self) -> Iterator[Finding]:
         """Tell what is there that nobody declares."""
@@ -206,7 +206,9 @@ def _broker(server: Server) -> Iterator[Finding]:
         yield Finding(
             Part.BROKER, "TLS", Mark.OK, "the connection is encrypted, and the broker's certificate good"
         )
-    elif not _is_this_machine(server.host):
+    elif is_loopback(server.host):
+        yield Finding(Part.BROKER, "TLS", Mark.OK, "not used, nor needed: the broker is on this machine")
+    else:
         yield Finding(
             Part.BROKER,
             "TLS",
@@ -262,13 +264,6 @@ def _leftover(name: str, fix: str) -> Finding:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(".")[:2] if number.isdigit())
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _counted(number: int, what: str) -> str:
