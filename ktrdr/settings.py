@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = Field(
         default="ktrdr", description="Names of exchanges and queues begin with it: one for each installation."
     )
+    broker_heartbeat_s: Annotated[int, Field(ge=1, le=600)] = Field(
+        default=15, description="A connection that is silent for about twice as long counts as lost."
+    )
     blob_store: str | None = Field(
         default=None,
         description="Where datasets and large models are: a directory, s3://bucket/prefix, or the http(s) "

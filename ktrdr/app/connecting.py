@@ -28,7 +28,7 @@ def connect_to_broker(settings: Settings, name: str) -> "RabbitMQBus":
     """Return a bus on the broker; it connects by itself, as soon as it can.
 
     Args:
-        settings: ``broker_url`` and ``broker_prefix``.
+        settings: ``broker_url``, ``broker_prefix`` and ``broker_heartbeat_s``.
         name: of the connections, for the broker's operator.
 
     Raises:
@@ -36,5 +36,11 @@ def connect_to_broker(settings: Settings, name: str) -> "RabbitMQBus":
     """
     # Here, because a training on one machine needs no client of a broker.
     from ktrdr.bus.rabbitmq import RabbitMQBus
+    from ktrdr.bus.rabbitmq_connection import ConnectionLimits
 
-    return RabbitMQBus(broker_url(settings), name=name, prefix=settings.broker_prefix)
+    return RabbitMQBus(
+        broker_url(settings),
+        name=name,
+        prefix=settings.broker_prefix,
+        limits=ConnectionLimits(heartbeat_s=settings.broker_heartbeat_s),
+    )
