@@ -33,7 +33,7 @@ from ktrdr.errors import BlobRefusedError
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Of one request: what is lost at worst, and sent again, when this machine loses its power."""
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_RANGE = re.compile(r"bytes=(?!-$)([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 
 _log = structlog.get_logger()
 
@@ -75,9 +75,9 @@ def blobs_router(uploads: Uploads) -> APIRouter:
 
     @router.patch("/{sha256}/upload", response_model=UploadProgress)
     async def append(sha256: str, request: Request, offset: Offset, length: Length) -> JSONResponse:
-        _check_announced(request, length - offset)
         upload = await _open(uploads, sha256, length, offset)
         try:
+            _check_announced(request, upload.missing)
             try:
                 await _receive(request, upload)
             except ClientDisconnect:
@@ -104,17 +104,17 @@ class FileSlice(StreamingResponse):
     def __init__(self, file: BinaryIO, sha256: str, asked: str | None) -> None:
         self._file = file
         size = _size(file)
-        try:
-            start, end = _range(asked, size)
-        except Problem:
-            file.close()
-            raise
-        headers = _headers(sha256, end - start)
-        if asked is not None and _RANGE.fullmatch(asked):
+        headers, status = _headers(sha256, size), HTTPStatus.OK
+        start, end = 0, size
+        if match := _RANGE.fullmatch(asked or ""):
+            try:
+                start, end = _range(match[1], match[2], size)
+            except Problem:
+                file.close()
+                raise
+            headers["Content-Length"] = str(end - start)
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
             status = HTTPStatus.PARTIAL_CONTENT
-        else:
-            status = HTTPStatus.OK
         super().__init__(
             self._content(start, end), status, headers=headers, media_type="application/octet-stream"
         )
@@ -134,15 +134,12 @@ class FileSlice(StreamingResponse):
             yield chunk
 
 
-def _range(asked: str | None, size: int) -> tuple[int, int]:
-    """Return the first byte, and the one after the last."""
-    match = _RANGE.fullmatch(asked or "")
-    if match is None or match[1] == match[2] == "":
-        return 0, size
-    if match[1] == "":
-        start, end = max(size - int(match[2]), 0), size
+def _range(first: str, last: str, size: int) -> tuple[int, int]:
+    """Return the first byte and the one after the last; without ``first`` it is the last so many bytes."""
+    if not first:
+        start, end = max(size - int(last), 0), size
     else:
-        start, end = int(match[1]), min(int(match[2] or size) + (match[2] != ""), size)
+        start, end = int(first), min(int(last) + 1, size) if last else size
     if start >= end:
         raise Problem(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

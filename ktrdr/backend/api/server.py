@@ -153,10 +153,13 @@ class _ImpatientProtocol(H11Protocol):
 
 
 class _ToStructlog(logging.Handler):
-    """Passes on what uvicorn says, without what it says of its own comings and goings."""
+    """Passes on what uvicorn complains of."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _log.log(record.levelno, "http server", said=record.getMessage(), exc_info=record.exc_info or None)
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):
+            return  # of a request that did not end in time when this was stopped
+        _log.log(record.levelno, "http server", said=record.getMessage().strip(), exc_info=error)
 
 
 @contextmanager
