@@ -91,9 +91,7 @@ class Examination:
         differences = self._differences(queue, name, seen)
         depth = self._depth(queue, name, seen)
         if differences:
-            until = (
-                "it has been emptied" if queue.kind is not QueueKind.STREAM else "nobody needs what it holds"
-            )
+            until = "it is empty" if queue.kind is not QueueKind.STREAM else "nobody needs what it holds"
             return Finding(
                 Part.QUEUE,
                 name,
