@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tests.broker.errors import BrokerUnavailableError
 
+PLACE = "KTRDR_TEST_RABBITMQ"
+"""The environment variable that names the directory of ``rabbitmq-server``, if that is in no usual place."""
+
 _SERVER_DIRECTORIES = (
     "/usr/lib/rabbitmq/bin",  # Debian, Ubuntu, Fedora
     "/opt/homebrew/opt/rabbitmq/sbin",
@@ -62,6 +65,8 @@ def how_to_install() -> str:
 
 
 def _server_directories() -> list[Path]:
+    if place := os.environ.get(PLACE):
+        return [Path(place)]
     directories = [Path(name) for name in _SERVER_DIRECTORIES]
     if on_path := shutil.which("rabbitmq-server"):
         directories.append(Path(on_path).resolve().parent)
