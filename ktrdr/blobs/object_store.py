@@ -31,6 +31,7 @@ _KEY = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 3
 _CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
+_DENIED = re.compile(r"status code: 40[13]\b|[Cc]redential")
 
 
 class ObjectBlobStore:
@@ -163,7 +164,7 @@ def _explained(error: BaseError | FileNotFoundError) -> tuple[str, str]:
     code = match[1] if (match := _CODE.search(text)) else ""
     if isinstance(error, FileNotFoundError) or code in ("NoSuchBucket", "ContainerNotFound"):
         return "there is no such bucket", "Create the bucket, or correct KTRDR_BLOB_STORE."
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or "redential" in text:
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or _DENIED.search(text):
         return (
             f"access was denied ({code})" if code else "access was denied, or there are no credentials",
             "Set the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and let them list the "
