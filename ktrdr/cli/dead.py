@@ -172,12 +172,17 @@ def _confirm(letters: "Sequence[DeadLetter]") -> None:
     from ktrdr.cli.dead_view import print_letter
     from ktrdr.errors import SettingsError
 
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise SettingsError("Nobody can be asked whether to throw them away.", fix="Say --yes.")
     now = datetime.now(UTC)
     for letter in letters:
         print_letter(letter, now)
     typer.confirm(f"Throw {_counted(letters)} away, for ever?", abort=True, err=True)
+
+
+def can_ask() -> bool:
+    """Return whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 def _report(outcomes: "Sequence[Outcome]", done: str, *, as_json: bool) -> None:
