@@ -6,12 +6,17 @@ import pytest
 import pytest_asyncio
 
 from tests.contract.client import Client
-from tests.contract.harness import TRANSPORTS, BrokerHarness
+from tests.contract.harness import TRANSPORTS, BrokerHarness, MemoryHarness
 
 
-@pytest_asyncio.fixture(params=TRANSPORTS, ids=lambda transport: transport.transport)
+@pytest_asyncio.fixture(
+    params=[
+        pytest.param(each, id=each.transport, marks=[pytest.mark.broker] if each is not MemoryHarness else [])
+        for each in TRANSPORTS
+    ]
+)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[BrokerHarness]:
-    transport: BrokerHarness = request.param()
+    transport: BrokerHarness = request.param(lambda: request.getfixturevalue("broker"))
     await transport.start()
     yield transport
     await transport.stop()
