@@ -76,19 +76,19 @@ class Installation:
             **self.variables,
         }
 
-    def start(self, *arguments: str | Path) -> Command:
+    def start(self, *arguments: str | Path, **variables: str) -> Command:
         """Start ``ktrdr`` with these arguments, as the leader of a session of its own."""
-        return self.start_python("-m", "ktrdr.cli.main", *arguments)
+        return self.start_python("-m", "ktrdr.cli.main", *arguments, **variables)
 
-    def start_python(self, *arguments: str | Path) -> Command:
-        """Start an interpreter, likewise."""
+    def start_python(self, *arguments: str | Path, **variables: str) -> Command:
+        """Start an interpreter, likewise; variables come on top of the installation's environment."""
         output = self.root / f"command-{len(self._commands) + 1}"
         process_arguments = [sys.executable, *map(str, arguments)]
         with output.with_suffix(".out").open("wb") as stdout, output.with_suffix(".err").open("wb") as stderr:
             process = subprocess.Popen(
                 process_arguments,
                 cwd=self.root,
-                env=self.environment,
+                env={**self.environment, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

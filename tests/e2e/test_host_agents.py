@@ -1,0 +1,166 @@
+"""Trainings on host agents, over a real broker, with every part a process of its own."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ktrdr.backend.records import HistoryKind
+from ktrdr.backend.states import State
+from tests.broker.node import PrivateNode
+from tests.e2e.deployment import Deployment
+from tests.e2e.installation import epochs
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, private_node: PrivateNode) -> Iterator[Deployment]:
+    with Deployment(tmp_path, private_node) as fresh:
+        yield fresh
+
+
+def test_a_model_trained_on_a_host_is_the_same_as_one_trained_here(
+    deployment: Deployment, undisturbed: str
+) -> None:
+    deployment.serve()
+    deployment.agent("alpha")
+    train = deployment.train(*epochs(60), "--mode", "host").succeed()
+    assert "Trained eurusd_momentum/EURUSD_1h_v1" in train.stdout
+    assert "[8/8] Packaging the model" in train.stderr
+    assert deployment.sha256("eurusd_momentum/EURUSD_1h_v1") == undisturbed
+    assert deployment.operation().agent_id == "alpha"
+    deployment.wait_for_empty_queues()
+
+
+def test_a_training_moves_to_another_agent_when_its_own_is_killed(
+    deployment: Deployment, undisturbed: str
+) -> None:
+    deployment.serve()
+    agents = {name: deployment.ready_agent(name) for name in ("alpha", "beta")}
+    operation = deployment.submit(*epochs(60))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    first = deployment.operation().agent_id
+    assert first is not None
+    agents[first].process.kill()
+    deployment.wait_for_all()
+    moved = deployment.operation()
+    assert (moved.state, moved.attempt) == (State.COMPLETED, 2)
+    assert moved.agent_id in agents
+    assert moved.agent_id != first
+    assert deployment.sha256(*deployment.versions()) == undisturbed
+    kinds = [entry.kind for entry in deployment.history()]
+    assert HistoryKind.LEASE_EXPIRED in kinds
+    assert json.loads(deployment.run("ops", "show", operation, "--json").stdout)["history"]
+
+
+def test_an_agent_that_is_started_again_says_at_once_what_it_held(deployment: Deployment) -> None:
+    deployment.serve(KTRDR_LEASE_S="600")
+    killed = deployment.ready_agent("alpha", KTRDR_LEASE_S="600")
+    deployment.submit(*epochs(60))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    killed.process.kill()
+    killed.process.wait()
+    deployment.agent("alpha", KTRDR_LEASE_S="600")
+    deployment.wait_for_all()
+    assert deployment.operation().attempt == 2
+    assert any("agent_restarted" in entry.message for entry in deployment.history())
+
+
+def test_a_backend_that_is_killed_finds_everything_when_it_is_started_again(
+    deployment: Deployment, undisturbed: str
+) -> None:
+    served = deployment.serve()
+    deployment.ready_agent("alpha")
+    deployment.submit(*epochs(60))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    served.process.kill()
+    served.process.wait()
+    deployment.submit(*epochs(2))
+    eventually(deployment.has_spooled, within_s=30, otherwise=deployment.describe)
+    deployment.serve()
+    deployment.wait_for_all()
+    assert [(op.state, op.attempt) for op in deployment.operations()] == [(State.COMPLETED, 1)] * 2
+    assert deployment.sha256(str(deployment.operations()[0].model)) == undisturbed
+    deployment.wait_for_empty_queues()
+
+
+def test_a_second_backend_on_the_same_database_is_refused(deployment: Deployment) -> None:
+    deployment.serve()
+    second = deployment.start("serve")
+    assert second.wait() == 1
+    assert "another" in second.stderr.lower()
+
+
+def test_training_goes_on_while_the_broker_is_away_and_its_model_arrives(
+    deployment: Deployment, undisturbed: str
+) -> None:
+    deployment.serve()
+    deployment.ready_agent("alpha")
+    deployment.submit(*epochs(60))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    deployment.node.kill()
+    eventually(deployment.has_spooled, within_s=30, otherwise=deployment.describe)
+    deployment.node.start()
+    deployment.wait_for_all()
+    assert (deployment.operation().state, deployment.operation().attempt) == (State.COMPLETED, 1)
+    assert deployment.sha256(*deployment.versions()) == undisturbed
+    deployment.wait_for_empty_queues()
+
+
+def test_a_cancellation_reaches_the_agent_and_no_model_is_made(deployment: Deployment) -> None:
+    deployment.serve()
+    deployment.ready_agent("alpha")
+    operation = deployment.submit(*epochs(5000))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    deployment.run("ops", "cancel", operation).succeed()
+    deployment.wait_for_all(within_s=10)
+    assert deployment.operation().state is State.CANCELLED
+    eventually(
+        lambda: deployment.agents()["alpha"].slots_busy == 0, within_s=10, otherwise=deployment.describe
+    )
+    assert deployment.versions() == []
+
+
+def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deployment: Deployment) -> None:
+    deployment.serve()
+    leaving = deployment.ready_agent("alpha", KTRDR_DRAIN_S="0.5")
+    deployment.submit(*epochs(2000))
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    leaving.send(signal.SIGTERM)
+    assert leaving.wait() == 0
+    deployment.agent("beta")
+    eventually(lambda: deployment.has_reached_epoch(1, attempt=2), within_s=60, otherwise=deployment.describe)
+    assert any("agent_shutdown" in entry.message for entry in deployment.history())
+    deployment.run("ops", "cancel", deployment.operation().operation_id).succeed()
+    deployment.wait_for_all()
+
+
+def test_the_example_publishes_and_gets_its_models(deployment: Deployment) -> None:
+    deployment.serve()
+    deployment.agent("alpha")
+    example = deployment.start_python(
+        REPOSITORY / "examples" / "publish_and_wait.py",
+        KTRDR_STRATEGIES_DIR=str(REPOSITORY / "strategies"),
+    ).succeed()
+    assert len(deployment.versions()) == 3
+    for version in deployment.versions():
+        assert version in example.stdout
+
+
+def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Deployment) -> None:
+    operation = deployment.submit(*epochs(2), "--lane", "gpu")
+    assert "ktrdr serve" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"]
+    deployment.serve()
+    eventually(
+        lambda: "gpu" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"],
+        within_s=30,
+        otherwise=deployment.describe,
+    )
+    deployment.run("ops", "cancel", operation).succeed()
+    deployment.wait_for_all()
