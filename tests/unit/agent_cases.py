@@ -45,7 +45,7 @@ from ktrdr.ids import RandomIds
 from ktrdr.training.job import TrainingJob
 from ktrdr.training.progress import Progress
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 E = TypeVar("E", bound=Event)
 
@@ -228,8 +228,8 @@ class QuickClock:
 class Backend:
     """The other side of the bus: notes every event, and answers when it is told to."""
 
-    def __init__(self, broker: MemoryBroker, blobs: DirectoryBlobStore) -> None:
-        self.bus = MemoryBus(broker)
+    def __init__(self, bus: Bus, blobs: DirectoryBlobStore) -> None:
+        self.bus = bus
         self.blobs = blobs
         self.heard: list[tuple[str, Event]] = []
         """Event ids and events, in the order in which they came."""
@@ -376,7 +376,7 @@ async def world(root: Path) -> AsyncIterator[World]:
     """Yield a world with a listening backend."""
     broker = MemoryBroker(max_message_bytes=2**30)  # so that tests can send what no broker would take
     blobs = DirectoryBlobStore(root / "blobs")
-    backend = Backend(broker, blobs)
+    backend = Backend(MemoryBus(broker), blobs)
     await backend.bus.declare(shared_topology())
     listening = asyncio.create_task(backend.listen())
     try:

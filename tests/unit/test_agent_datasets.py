@@ -9,7 +9,7 @@ import pytest
 
 from host_agent.datasets import DatasetCache
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.bus.memory import MemoryBroker
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.errors import BlobMissingError, StorageFullError
 from ktrdr.events import DatasetRef
 from tests.small_disk import fill
@@ -30,7 +30,7 @@ def cached(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def backend(blobs: DirectoryBlobStore) -> Iterator[Backend]:
-    backend = Backend(MemoryBroker(), blobs)
+    backend = Backend(MemoryBus(MemoryBroker()), blobs)
     yield backend
     await backend.bus.close()
 

@@ -3,10 +3,22 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "pandas", "numpy", "pyarrow", "talib", "ktrdr.backend", "ktrdr.cli")
+import pytest
+
+HEAVY = ("torch", "pandas", "numpy", "pyarrow", "talib", "sqlalchemy", "fastapi", "ktrdr.backend")
 
 
-def test_the_agent_imports_neither_torch_nor_pandas_nor_the_backend() -> None:
-    program = f"import sys, host_agent.agent; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("host_agent.agent", (*HEAVY, "ktrdr.cli", "aio_pika", "httpx")),
+        ("ktrdr.cli.agent, ktrdr.app.hosting, ktrdr.bus.rabbitmq, ktrdr.blobs.http", HEAVY),
+    ],
+    ids=["agent", "process"],
+)
+def test_the_agent_imports_neither_torch_nor_pandas_nor_the_backend(
+    modules: str, without: tuple[str, ...]
+) -> None:
+    program = f"import sys, {modules}; print([m for m in {without!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
