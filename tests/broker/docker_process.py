@@ -35,15 +35,19 @@ def ping() -> None:
 
 
 def serve() -> None:
+    from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     ready = LogMessageWaitStrategy("Server startup complete").with_startup_timeout(_READY_WITHIN_S)
-    with DockerContainer(IMAGE).with_exposed_ports(_AMQP_PORT).waiting_for(ready) as container:
-        host, port = container.get_container_host_ip(), container.get_exposed_port(_AMQP_PORT)
-        sys.stdout.write(f"amqp://guest:guest@{host}:{port}/%2F\n")
-        sys.stdout.flush()
-        sys.stdin.read()
+    try:
+        with DockerContainer(IMAGE).with_exposed_ports(_AMQP_PORT).waiting_for(ready) as container:
+            host, port = container.get_container_host_ip(), container.get_exposed_port(_AMQP_PORT)
+            sys.stdout.write(f"amqp://guest:guest@{host}:{port}/%2F\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+    except (DockerException, RuntimeError, TimeoutError) as error:
+        sys.exit(f"Docker answers, but does not run {IMAGE}: {error}")
 
 
 if __name__ == "__main__":

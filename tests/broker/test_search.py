@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "scripts" / "obtain-broker"
 COMMANDS_OF_THE_SCRIPT = ("bash", "dirname", "id")
 
-_PONG = b"HTTP/1.1 200 OK\r\nApi-Version: 1.44\r\nContent-Length: 2\r\n\r\n"
+_PONG = b"HTTP/1.1 200 OK\r\nApi-Version: 1.44\r\nContent-Length: 2\r\n\r\nOK"
+_FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 _VERSION = (
     b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n{"ApiVersion":"1.44"}'
 )
@@ -92,10 +93,29 @@ def test_the_script_says_what_to_do_where_it_cannot_install(bare_machine: Path) 
 async def test_an_engine_of_docker_that_answers_is_used(bare_machine: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            writer.write(_VERSION if b"/version" in head else _PONG + b"OK")
+            answer_as_docker(head, writer)
 
     async with engine(bare_machine, answer):
         assert await asyncio.to_thread(docker_answers)
+
+
+async def test_an_engine_of_docker_that_does_not_start_a_broker_is_passed_over(bare_machine: Path) -> None:
+    failed = asyncio.Event()
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if not answer_as_docker(head, writer):
+                writer.write(_FAILURE)
+                failed.set()
+
+    def find() -> None:
+        with any_broker():
+            pass
+
+    async with engine(bare_machine, fail):
+        with pytest.raises(BrokerUnavailableError, match="no rabbitmq-server on this machine"):
+            await asyncio.to_thread(find)
+    assert failed.is_set()
 
 
 async def test_an_engine_of_docker_that_is_silent_is_not_waited_for(bare_machine: Path) -> None:
@@ -105,6 +125,12 @@ async def test_an_engine_of_docker_that_is_silent_is_not_waited_for(bare_machine
 
     async with engine(bare_machine, say_nothing):
         assert not await asyncio.to_thread(docker_answers)
+
+
+def answer_as_docker(head: bytes, writer: asyncio.StreamWriter) -> bool:
+    answer = _PONG if b"/_ping" in head else _VERSION if b"/version" in head else b""
+    writer.write(answer)
+    return bool(answer)
 
 
 def link_commands(programs: Path) -> None:
