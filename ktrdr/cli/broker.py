@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ktrdr.cli import drill
 from ktrdr.cli.output import (
     EXIT_FAILED,
     JsonOption,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ktrdr.bus.findings import Finding
 
 app = typer.Typer(help="The message broker: set up, check, definitions of its users.", no_args_is_help=True)
+app.command()(drill.drill)
 
 LaneOption = Annotated[
     list[str] | None,
