@@ -1,6 +1,7 @@
 """Whether a result is what its manifest says and what was asked for; nothing of it is trusted before."""
 
 import hashlib
+from collections.abc import Iterator
 
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import (
@@ -13,7 +14,7 @@ from ktrdr.errors import (
 )
 from ktrdr.events import Codec, ModelReady, TrainingRequested
 from ktrdr.events.compression import decompress
-from ktrdr.models.bundle import WEIGHTS_FILE, digests, unpack
+from ktrdr.models.bundle import WEIGHTS_FILE, digests, unpack, unpack_pieces
 
 
 class ResultRejectedError(KtrdrError):
@@ -56,17 +57,7 @@ def verified_files(
             raise ResultRejectedError(f"Its {name} is {given!r}; {value!r} was asked for.")
     if manifest.bundle_size > limit_bytes:
         raise ResultRejectedError(f"It has {manifest.bundle_size:,} bytes; the limit is {limit_bytes:,}.")
-    bundle = _bundle(event, blobs, limit_bytes)
-    if len(bundle) != manifest.bundle_size:
-        raise ResultRejectedError(
-            f"It has {len(bundle):,} bytes; its manifest says {manifest.bundle_size:,}."
-        )
-    if (sha256 := hashlib.sha256(bundle).hexdigest()) != manifest.bundle_sha256:
-        raise ResultRejectedError(f"Its SHA-256 is {sha256}; its manifest says {manifest.bundle_sha256}.")
-    try:
-        files = unpack(bundle)
-    except ModelCorruptError as error:
-        raise ResultRejectedError(error.message) from error
+    files = _inline_files(event) if event.inline is not None else _blob_files(event, blobs, limit_bytes)
     found = digests(files)
     for name in sorted(found.keys() | manifest.files.keys()):
         if found.get(name) != manifest.files.get(name):
@@ -76,17 +67,51 @@ def verified_files(
     return files
 
 
-def _bundle(event: ModelReady, blobs: BlobStore, limit_bytes: int) -> bytes:
-    if event.inline is not None:
-        data, codec = event.inline.data, event.inline.codec
-    else:
-        assert event.blob is not None  # the event's own rule
-        try:
-            # What does not compress at all grows a little by compression.
-            data = blobs.get(event.blob, limit_bytes + limit_bytes // 64 + 1024)
-        except (BlobMissingError, BlobCorruptError, BlobRefusedError) as error:
-            raise ResultRejectedError(error.message) from error
-        codec = event.blob.codec
+def _inline_files(event: ModelReady) -> dict[str, bytes]:
+    assert event.inline is not None
+    bundle = _decompressed(event, event.inline.codec, event.inline.data)
+    return _unpacked(event, bundle)
+
+
+def _blob_files(event: ModelReady, blobs: BlobStore, limit_bytes: int) -> dict[str, bytes]:
+    assert event.blob is not None  # the event's own rule
+    try:
+        if event.blob.codec is Codec.NONE:
+            _check(event, event.blob.size, event.blob.sha256)
+            return _unpacked_on_arrival(blobs.stream(event.blob, limit_bytes))
+        # What does not compress at all grows a little by compression.
+        data = blobs.get(event.blob, limit_bytes + limit_bytes // 64 + 1024)
+    except (BlobMissingError, BlobCorruptError, BlobRefusedError) as error:
+        raise ResultRejectedError(error.message) from error
+    return _unpacked(event, _decompressed(event, event.blob.codec, data))
+
+
+def _unpacked_on_arrival(pieces: Iterator[bytes]) -> dict[str, bytes]:
+    try:
+        return unpack_pieces(pieces)
+    except ModelCorruptError as error:
+        for _ in pieces:
+            pass  # if it is not what the agent has stored, that is the reason
+        raise ResultRejectedError(error.message) from error
+
+
+def _unpacked(event: ModelReady, bundle: bytes) -> dict[str, bytes]:
+    _check(event, len(bundle), hashlib.sha256(bundle).hexdigest())
+    try:
+        return unpack(bundle)
+    except ModelCorruptError as error:
+        raise ResultRejectedError(error.message) from error
+
+
+def _check(event: ModelReady, size: int, sha256: str) -> None:
+    manifest = event.manifest
+    if size != manifest.bundle_size:
+        raise ResultRejectedError(f"It has {size:,} bytes; its manifest says {manifest.bundle_size:,}.")
+    if sha256 != manifest.bundle_sha256:
+        raise ResultRejectedError(f"Its SHA-256 is {sha256}; its manifest says {manifest.bundle_sha256}.")
+
+
+def _decompressed(event: ModelReady, codec: Codec, data: bytes) -> bytes:
     if codec is Codec.NONE:
         return data
     try:

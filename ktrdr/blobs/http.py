@@ -58,12 +58,16 @@ class HttpBlobStore:
 
     def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
         """Return the content; see `BlobStore.get`."""
-        referred_sha256(ref)
-        check_limit(ref, limit_bytes)
         data = io.BytesIO()
-        for chunk in verified(self._chunks(ref), ref):
+        for chunk in self.stream(ref, limit_bytes):
             data.write(chunk)
         return data.getvalue()
+
+    def stream(self, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
+        """Return the content in pieces; see `BlobStore.stream`."""
+        referred_sha256(ref)
+        check_limit(ref, limit_bytes)
+        return verified(self._chunks(ref), ref)
 
     def fetch(self, ref: BlobRef, destination: Path) -> Path:
         """Write the content to a file; see `BlobStore.fetch`."""

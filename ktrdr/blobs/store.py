@@ -63,6 +63,15 @@ class BlobStore(Protocol):
             BlobCorruptError: the stored content is not what the reference says.
         """
 
+    def stream(self, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
+        """Return the content in pieces, checked as by `get`: its hash is known at the end.
+
+        So nothing may come of what has been read before the last piece.
+
+        Raises:
+            BlobError: as `get`, at any piece.
+        """
+
     def fetch(self, ref: BlobRef, destination: Path) -> Path:
         """Write the content to a file and return its path.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -424,14 +424,15 @@ async def test_a_blob_store_that_does_not_answer_holds_the_model_back(
     manifest, bundle = result(run.request)
     blob = world.backend_blobs.put(bundle)
     away = True
-    get = type(world.backend_blobs).get
+    stream = type(world.backend_blobs).stream
 
-    def sometimes(self: Any, ref: BlobRef, limit_bytes: int) -> bytes:
-        if away:
-            raise BlobError("The blob store does not answer.")
-        return get(self, ref, limit_bytes)
+    def sometimes(self: Any, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
+        for number, piece in enumerate(stream(self, ref, limit_bytes)):
+            if away and number == 0:
+                raise BlobError("The blob store does not answer.")
+            yield piece
 
-    monkeypatch.setattr(type(world.backend_blobs), "get", sometimes)
+    monkeypatch.setattr(type(world.backend_blobs), "stream", sometimes)
     await world.agent.say(ModelReady(**run.token, manifest=manifest, blob=blob))
     await world.pass_time(60)
     assert world.get(run).state is State.RUNNING

@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -7,14 +8,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktrdr.errors import ModelCorruptError
-from ktrdr.models.bundle import BUNDLE_FILES, digests, pack, unpack
+from ktrdr.models.bundle import BUNDLE_FILES, digests, pack, unpack, unpack_pieces
 
 FILES = {name: name.encode() for name in BUNDLE_FILES}
+
+
+def encoded(value: object) -> bytes:
+    data: bytes = msgpack.packb(value)
+    return data
 
 
 @given(st.fixed_dictionaries({name: st.binary(max_size=200) for name in BUNDLE_FILES}))
 def test_what_is_packed_is_unpacked(files: dict[str, bytes]) -> None:
     assert unpack(pack(files)) == files
+
+
+@given(
+    st.fixed_dictionaries({name: st.integers(0, 70_000) for name in BUNDLE_FILES}),
+    st.lists(st.integers(0, 70_000), max_size=8),
+)
+def test_it_is_unpacked_from_pieces_of_any_size(sizes: dict[str, int], widths: list[int]) -> None:
+    files = {name: bytes(size) for name, size in sizes.items()}
+    packed = pack(files)
+    pieces = []
+    for width in widths:
+        pieces.append(packed[:width])
+        packed = packed[width:]
+    assert unpack_pieces(iter([*pieces, packed])) == files
+
+
+def test_of_a_length_that_lies_nothing_is_allocated() -> None:
+    lying = pack(FILES)[:1] + encoded("model.safetensors") + b"\xc6\xff\xff\xff\xff" + b"x" * 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelCorruptError, match="ends in the middle"):
+            unpack_pieces([lying])
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_order_in_which_files_are_given_does_not_matter() -> None:
@@ -27,11 +58,6 @@ def test_the_order_in_which_files_are_given_does_not_matter() -> None:
 def test_other_files_are_not_packed(files: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         pack(files)
-
-
-def encoded(value: object) -> bytes:
-    data: bytes = msgpack.packb(value)
-    return data
 
 
 @pytest.mark.parametrize(
