@@ -14,6 +14,7 @@ from host_agent.directory import AgentDirectory
 from host_agent.endings import Failed
 from host_agent.journal import Announcement, ClaimFolder, Journal
 from host_agent.link import Link
+from host_agent.made import find_model
 from host_agent.options import AgentOptions
 from host_agent.presence import Presence
 from host_agent.runner_child import RunnerOptions
@@ -220,16 +221,14 @@ class HostAgent:
         self._spool.give_up()
 
     async def _resume(self, folder: ClaimFolder) -> None:
-        """Tell how a claim of a predecessor ended: as it says, or with the predecessor."""
+        """Tell how a claim of a predecessor ended: as it says, with a model, or with the predecessor."""
         announcement = folder.announcement
         if announcement is None:
-            announcement = Announcement(
-                event_id=self._ids.event_id(),
-                ending=Failed(
-                    cause=FailureCause.AGENT_RESTARTED,
-                    message="The agent ended in the middle of the training, and was started again.",
-                ),
+            ending = await asyncio.to_thread(find_model, folder.bundle) or Failed(
+                cause=FailureCause.AGENT_RESTARTED,
+                message="The agent ended in the middle of the training, and was started again.",
             )
+            announcement = Announcement(event_id=self._ids.event_id(), ending=ending)
             try:
                 await asyncio.to_thread(folder.record, announcement)
             except OSError as error:

@@ -5,9 +5,9 @@ A claim is a folder, so that moving or removing it is one step::
     claims/<claim id>/claim.json     what was claimed; without it the folder is refuse
                       ending.json    how it ended, and the event id under which that is said
                       model.bundle   the model, if there is one
+                      model.json     its manifest, as the runner left it
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from host_agent.directory import AgentDirectory
 from host_agent.durable import sync_directory, write_durably
 from host_agent.endings import Ending, Trained
+from host_agent.made import sha256_of
 from ktrdr.events.base import Name, OperationId, Ordinal
 
 _log = structlog.get_logger()
@@ -167,8 +168,7 @@ def _read_announcement(folder: ClaimFolder) -> Announcement | None:
     except ValidationError as error:
         raise ValueError(f"{error.error_count()} errors, the first: {error.errors()[0]['msg']}") from error
     if isinstance(announcement.ending, Trained):
-        with folder.bundle.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(folder.bundle)
         if sha256 != announcement.ending.manifest.bundle_sha256:
             raise ValueError(f"the model's bundle has the hash {sha256}, not the one of its manifest")
     return announcement

@@ -14,10 +14,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from host_agent.durable import write_durably
 from host_agent.endings import Ending, Failed, Trained
 from host_agent.failures import ending_of
 from host_agent.frames import Cancel, Ended, Progressed, Start
+from host_agent.made import leave_model
 from host_agent.orphans import die_with_parent
 from host_agent.pipe import receive_frame
 from host_agent.runner_log import configure_runner_logging
@@ -40,8 +40,9 @@ def main() -> NoReturn:
     parser.add_argument("--log-level", required=True)
     options = parser.parse_args()
 
-    # Ctrl-C on a terminal reaches every process there; what it means is for the agent to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C on a terminal and a service manager reach every process; what it means is for the agent to say.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent(options.parent)
     faulthandler.enable()
     os.set_inheritable(options.fd, False)
@@ -128,7 +129,7 @@ def _train(
                 "Make the network smaller, or raise KTRDR_MAX_MODEL_BYTES.",
                 epoch=observer.epoch,
             )
-        write_durably(start.bundle, model.bundle)
+        leave_model(model, start.bundle)
         return Trained(manifest=model.manifest)
     # Whatever it is, the agent is told, and the next job is served.
     except BaseException as error:

@@ -13,16 +13,18 @@ from host_agent.link import Link
 from host_agent.waiting import Backoff, first_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock
-from ktrdr.errors import BusUnavailableError, CodecError, KtrdrError, PublishNackedError
+from ktrdr.errors import BlobRefusedError, BusUnavailableError, CodecError, KtrdrError, PublishNackedError
 from ktrdr.events.base import ClaimEvent
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.compression import compress
-from ktrdr.events.references import Codec, InlineModel
+from ktrdr.events.references import BlobRef, Codec, InlineModel
 from ktrdr.events.training import ModelReady, TrainingCancelled, TrainingFailed
 from ktrdr.ids import IdFactory
 
 _RETRY_FIRST_S, _RETRY_LIMIT_S = 0.2, 30.0
 _REPEAT_FIRST_S, _REPEAT_LIMIT_S = 10.0, 300.0
+_STORE_AGAIN_S = 3600.0
+"""So that a blob which nobody has asked for yet stays young, whatever is collected meanwhile."""
 _WORTH_COMPRESSING = 4
 """Times the inline limit: weights compress by a tenth, so that what is larger goes by reference anyway."""
 
@@ -38,6 +40,10 @@ class _Delivery:
         self.times_told = 0
         self.by_reference = False
         """Whether the broker has refused the model inline."""
+        self.blob: BlobRef | None = None
+        """What the model was stored as."""
+        self.stored_at = 0.0
+        """When, in monotonic seconds."""
         self.answered = asyncio.Event()
         self.hurry = asyncio.Event()
 
@@ -139,6 +145,10 @@ class Spool:
                 _log.exception("a model cannot be delivered")
                 await self._replace(delivery, FailureCause.INTERNAL_ERROR, str(error))
                 continue
+            except BlobRefusedError as error:
+                # Larger than the backend takes; it would reject it too.
+                await self._replace(delivery, FailureCause.RESULT_REJECTED, str(error))
+                continue
             except BusUnavailableError as error:
                 pause_s = retries.next()
                 _log.debug("result not delivered", reason=str(error))  # The link complains of that.
@@ -193,7 +203,7 @@ class Spool:
                 )
                 if inline is not None:
                     return ModelReady(**token, manifest=ending.manifest, inline=inline)
-                blob = await asyncio.to_thread(self._blobs.put_file, delivery.folder.bundle)
+                blob = await asyncio.to_thread(self._stored, delivery)
                 return ModelReady(**token, manifest=ending.manifest, blob=blob)
             case Failed() as ending:
                 return TrainingFailed(
@@ -205,6 +215,15 @@ class Spool:
                 )
             case Cancelled() as ending:
                 return TrainingCancelled(**token, epoch=ending.epoch)
+
+    def _stored(self, delivery: _Delivery) -> BlobRef:
+        """Put the model into the store; when it is told again, only see that it is there."""
+        now = self._clock.monotonic()
+        known = delivery.blob
+        if known is None or now - delivery.stored_at > _STORE_AGAIN_S or not self._blobs.exists(known.sha256):
+            delivery.blob = known = self._blobs.put_file(delivery.folder.bundle)
+            delivery.stored_at = now
+        return known
 
     def _inline(self, folder: ClaimFolder) -> InlineModel | None:
         if folder.bundle.stat().st_size > _WORTH_COMPRESSING * self._inline_limit_bytes:

@@ -129,6 +129,19 @@ async def test_a_runner_that_ignores_its_cancellation_is_killed_and_replaced(
         await eventually(lambda: around.backend.events(ModelReady), patience_s=30)
 
 
+async def test_a_runner_leaves_it_to_the_agent_what_a_signal_to_all_processes_means(
+    around: World, directory: AgentDirectory, sample: PreparedTraining
+) -> None:
+    async with training_agent(around, directory):
+        await ask(around, sample)
+        await around.backend.event(TrainingProgress)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            runner_of_this_process().send_signal(number)
+        heard = len(around.backend.events(TrainingProgress))
+        await around.backend.event(TrainingProgress, heard + 3)
+        assert not around.backend.events(TrainingFailed)
+
+
 async def test_no_runner_outlives_its_agent(
     around: World, directory: AgentDirectory, sample: PreparedTraining
 ) -> None:

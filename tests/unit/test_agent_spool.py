@@ -16,6 +16,7 @@ from host_agent.agent import HostAgent
 from host_agent.directory import AgentDirectory, claim_directory, open_directory
 from host_agent.endings import Cancelled, Failed, Trained
 from host_agent.journal import Announcement, Claim, ClaimFolder, Journal
+from host_agent.made import leave_model as leave_model_of_runner
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.topology import BACKEND_EVENTS
 from ktrdr.clock import SystemClock
@@ -37,6 +38,7 @@ from ktrdr.events import (
     TrainingFailed,
 )
 from ktrdr.events.compression import decompress
+from ktrdr.training.job import TrainedModel
 from tests.unit.agent_cases import (
     Model,
     QuickClock,
@@ -287,6 +289,31 @@ async def test_a_restarted_agent_sends_its_models_again(
         assert ready.agent_id == "agent"
         assert ready.inline is not None
         assert decompress(ready.inline.data, limit=100) == b"weights"
+    await eventually(lambda: not list(directory.claims.iterdir()))
+    await agent.stop()
+
+
+@pytest.mark.parametrize("damage", [None, "bundle", "manifest", "half"])
+async def test_a_model_that_the_runner_had_made_when_the_agent_was_killed_is_delivered_if_it_is_whole(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner, damage: str | None
+) -> None:
+    folder = Journal(directory).open(claim(around))
+    leave_model_of_runner(TrainedModel(manifest=manifest(b"weights"), bundle=b"weights"), folder.bundle)
+    match damage:
+        case "bundle":
+            folder.bundle.write_bytes(b"weighty")
+        case "manifest":
+            (folder.path / "model.json").write_bytes(b"{")
+        case "half":
+            folder.bundle.unlink()
+    agent = around.agent(directory, runner)
+    await agent.start()
+    if damage is None:
+        ready = await around.backend.event(ModelReady)
+        assert ready.inline is not None
+        assert decompress(ready.inline.data, limit=100) == b"weights"
+    else:
+        assert (await around.backend.event(TrainingFailed)).cause is FailureCause.AGENT_RESTARTED
     await eventually(lambda: not list(directory.claims.iterdir()))
     await agent.stop()
 
