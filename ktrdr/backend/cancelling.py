@@ -74,6 +74,8 @@ def why_unwanted(work: Work, operation: OperationRecord | None, claim: Claim) ->
         return "the operation is being cancelled"
     if claim.attempt > operation.attempt:
         return f"attempt {claim.attempt} is not asked for"
+    if claim.attempt == operation.attempt and operation.claim_id in (None, claim.claim_id):
+        return None
     holder = work.holder(claim.operation_id, claim.attempt)
     if holder == claim.claim_id:
         # Also of an earlier attempt: a run that was detached goes on, and the first valid model wins.

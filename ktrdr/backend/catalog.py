@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from ktrdr.backend.database import Database
 from ktrdr.backend.records import ModelRecord
 from ktrdr.backend.rows import model_record
+from ktrdr.backend.statements import NEWEST_VERSION
 from ktrdr.backend.tables import models
 from ktrdr.errors import ModelNotFoundError
 from ktrdr.registry import nearest_name
@@ -106,10 +107,8 @@ class ModelCatalog:
 
 def next_version(connection: Connection, strategy: str, symbol: str, timeframe: str) -> int:
     """Return the number of the next version; stays so until the end of a write transaction."""
-    query = select(func.max(models.c.version)).where(
-        models.c.strategy == strategy, models.c.symbol == symbol, models.c.timeframe == timeframe
-    )
-    newest: int | None = connection.execute(query).scalar_one()
+    of = {"strategy": strategy, "symbol": symbol, "timeframe": timeframe}
+    newest: int | None = connection.execute(NEWEST_VERSION, of).scalar_one()
     return (newest or 0) + 1
 
 

@@ -4,9 +4,10 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
@@ -14,7 +15,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ktrdr.backend.group_commit import GroupCommit
 from ktrdr.errors import DatabaseUnavailableError, KtrdrError, SettingsError, StorageFullError
+
+T = TypeVar("T")
 
 _FULL_BELOW_BYTES = 1024 * 1024
 _POLL_OTHER_ENGINES_S = 1.0
@@ -44,6 +48,7 @@ class Database:
         self._writing = threading.Lock()
         self._engine = self._make_engine(parsed)
         self._write_engine = self._engine.execution_options(ktrdr_writes=True)
+        self._group = GroupCommit(self.write, patience_s=busy_timeout_s, locked=self._locked)
 
     def _make_engine(self, url: URL) -> Engine:
         try:
@@ -108,6 +113,20 @@ class Database:
                     yield connection
             finally:
                 self._writing.release()
+
+    def transact(self, action: Callable[[Connection], T], *, alone: bool = False) -> T:
+        """Run an action in a write transaction; it is durable when this returns. Raises as `write` does.
+
+        On SQLite actions of several threads may share a transaction, and with it a sync of the disk.
+
+        Args:
+            action: reads and writes; unless it is alone it must have no other effect, and may be repeated.
+            alone: whether the transaction is the action's own.
+        """
+        if self._sqlite and not alone:
+            return self._group.run(action)
+        with self.write() as connection:
+            return action(connection)
 
     @contextmanager
     def upgrading(self) -> Iterator[Connection]:
@@ -203,7 +222,8 @@ class CommitWatch:
         with self._using:
             self._closed = True
             if self._connection is not None:
-                self._connection.close()
+                # Not back to the others, which wait for locks.
+                self._connection.invalidate()
                 self._connection = None
 
     def _read(self) -> object:
@@ -212,6 +232,8 @@ class CommitWatch:
         with self._database._translated():
             if self._connection is None:
                 self._connection = self._database._engine.raw_connection()
+                # Asked from event loops, it must not wait.
+                self._connection.cursor().execute("PRAGMA busy_timeout = 0")
             # Without a transaction, which would see no change.
             return self._connection.cursor().execute("PRAGMA data_version").fetchone()[0]
 

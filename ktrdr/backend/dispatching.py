@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from ktrdr.backend.cancelling import end_cancelled_without_run
 from ktrdr.backend.records import HistoryKind, OperationRecord, SubmitTraining
@@ -18,27 +18,21 @@ def submit(
     work: Work, wish: SubmitTraining, request: TrainingRequested, max_attempts: int, instance: str
 ) -> OperationRecord:
     """Record a new operation with the request of its first attempt."""
-    work.connection.execute(
-        insert(operations).values(
-            id=request.operation_id,
-            state=State.PENDING,
-            revision=0,
-            attempt=request.attempt,
-            max_attempts=max_attempts,
-            strategy=wish.strategy.name,
-            symbol=wish.symbol,
-            timeframe=wish.timeframe,
-            seed=wish.seed,
-            fingerprint=wish.fingerprint,
-            request=request.model_dump_json(),
-            submitted_by=instance,
-            owner=instance,
-            created_at=work.now,
-            updated_at=work.now,
-        )
+    operation = OperationRecord(
+        operation_id=request.operation_id,
+        state=State.PENDING,
+        revision=0,
+        attempt=request.attempt,
+        max_attempts=max_attempts,
+        strategy=wish.strategy.name,
+        symbol=wish.symbol,
+        timeframe=wish.timeframe,
+        seed=wish.seed,
+        created_at=work.now,
+        updated_at=work.now,
+        owner=instance,
     )
-    operation = work.operation(request.operation_id)
-    assert operation is not None
+    work.add(operation, request, submitted_by=instance, fingerprint=wish.fingerprint)
     work.note(operation, HistoryKind.SUBMITTED, request.summary())
     work.send(request, owner=instance)
     return operation

@@ -1,13 +1,12 @@
 """Events that were decided on and are yet to be published, as rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from sqlalchemy import select, update
 
 from ktrdr.backend import attempts, dispatching
 from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.statements import OUTGOING, UNSENT, UPDATE_OUTGOING
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import outbox
 from ktrdr.backend.work import Work
 from ktrdr.events import EVENT_TYPES, FailureCause, OperationEvent, TrainingRequested
 
@@ -15,15 +14,24 @@ _TYPES = {kind.type_name(): kind for kind in EVENT_TYPES if issubclass(kind, Ope
 
 
 @dataclass(frozen=True, slots=True)
+class UnsentEvent:
+    """One row of the outbox, without what it says: there may be thousands."""
+
+    row_id: int
+    event_id: str
+    operation_id: str
+    delay_s: float
+    """How long to wait from when it was first seen."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """One row of the outbox."""
+    """One row of the outbox, about to be published."""
 
     row_id: int
     event_id: str
     operation_id: str
     event: OperationEvent
-    delay_s: float
-    """How long to wait from when it was first seen."""
     tries: int
     last_error: str | None
 
@@ -36,13 +44,16 @@ class Outbox:
         self._instance = instance
         self._retries = retries
 
-    def unsent(self) -> list[OutgoingEvent]:
+    def unsent(self) -> list[UnsentEvent]:
         """Return what is to be published, in the order in which it was decided."""
-        query = (
-            select(outbox)
-            .where(outbox.c.owner == self._instance, outbox.c.sent_at.is_(None))
-            .order_by(outbox.c.id)
-        )
+        with self._store.reading() as connection:
+            return [
+                UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s)
+                for row in connection.execute(UNSENT, {"of_owner": self._instance})
+            ]
+
+    def read(self, unsent: Sequence[UnsentEvent]) -> list[OutgoingEvent]:
+        """Return these as they are now, in their order; without those that have been withdrawn meanwhile."""
         with self._store.reading() as connection:
             return [
                 OutgoingEvent(
@@ -50,11 +61,10 @@ class Outbox:
                     event_id=row.event_id,
                     operation_id=row.operation_id,
                     event=_TYPES[row.type].model_validate_json(row.payload),
-                    delay_s=row.delay_s,
                     tries=row.tries,
                     last_error=row.last_error,
                 )
-                for row in connection.execute(query)
+                for row in connection.execute(OUTGOING, {"of_rows": [event.row_id for event in unsent]})
             ]
 
     def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
@@ -94,11 +104,8 @@ class Outbox:
         return self._store.change(action, instance=self._instance)
 
     def _update(self, work: Work, outgoing: OutgoingEvent, **values: object) -> None:
-        work.connection.execute(
-            update(outbox)
-            .where(outbox.c.id == outgoing.row_id, outbox.c.event_id == outgoing.event_id)
-            .values(tries=outgoing.tries + 1, **values)
-        )
+        where = {"of_row": outgoing.row_id, "of_event": outgoing.event_id}
+        work.connection.execute(UPDATE_OUTGOING, {**where, "tries": outgoing.tries + 1, **values})
 
     def _note(self, work: Work, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
         operation = work.operation(outgoing.operation_id)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from sqlalchemy import insert
 
 from ktrdr.backend import results
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.catalog import is_registered, next_version
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.rows import files_json
+from ktrdr.backend.statements import INSERT_MODEL
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import models
 from ktrdr.backend.verification import ResultRejectedError, verified_files
 from ktrdr.backend.work import Work
 from ktrdr.blobs.store import BlobStore
@@ -136,7 +135,9 @@ class ModelPersister:
             files = {**files, REPORT_FILE: report}
         staged = self._directory.stage(files, owner=self._instance)
         try:
-            operation = self._change(lambda work: self._register(work, candidate, staged, report_error))
+            operation = self._change(
+                lambda work: self._register(work, candidate, staged, report_error), moves_files=True
+            )
         except BaseException:
             self._withdraw(candidate, staged)
             raise
@@ -156,24 +157,25 @@ class ModelPersister:
         parts = (operation.strategy, operation.symbol, operation.timeframe)
         if next_version(work.connection, *parts) != candidate.version:
             raise _VersionTakenError
-        work.connection.execute(
-            insert(models).values(
-                operation_id=event.operation_id,
-                attempt=event.attempt,
-                strategy=operation.strategy,
-                symbol=operation.symbol,
-                timeframe=operation.timeframe,
-                version=candidate.version,
-                path=candidate.name,
-                bundle_sha256=event.manifest.bundle_sha256,
-                files=files_json(staged.files),
-                manifest=event.manifest.model_dump_json(),
-                created_at=work.now,
-            )
-        )
+        row = {
+            "operation_id": event.operation_id,
+            "attempt": event.attempt,
+            "strategy": operation.strategy,
+            "symbol": operation.symbol,
+            "timeframe": operation.timeframe,
+            "version": candidate.version,
+            "path": candidate.name,
+            "bundle_sha256": event.manifest.bundle_sha256,
+            "files": files_json(staged.files),
+            "manifest": event.manifest.model_dump_json(),
+            "created_at": work.now,
+        }
+        work.connection.execute(INSERT_MODEL, row)
         if report_error is not None:
             work.note(operation, HistoryKind.REPORT_FAILED, report_error, agent_id=event.agent_id)
-        operation = results.complete(work, event, candidate.event_id, operation)
+        operation = results.complete(
+            work, event, candidate.event_id, operation, name=candidate.name, version=candidate.version
+        )
         # Last: what can still go wrong is the commit, and a directory without a row is replaced.
         self._directory.publish(staged, candidate.name)
         return operation
@@ -186,7 +188,7 @@ class ModelPersister:
                 self._directory.take_back(staged, candidate.name)
 
         try:
-            self._change(action)
+            self._change(action, moves_files=True)
         except KtrdrError as error:
             _log.warning("version not taken back, will be replaced", model=candidate.name, error=str(error))
 
@@ -228,7 +230,8 @@ class ModelPersister:
             newest = next_version(work.connection, strategy, symbol, timeframe) - 1
             self._directory.point_latest(strategy, symbol, timeframe, newest, owner=self._instance)
 
-        self._change(action)
+        self._change(action, moves_files=True)
 
-    def _change(self, action: Callable[[Work], T]) -> T:
-        return self._store.change(action, instance=self._instance)
+    def _change(self, action: Callable[[Work], T], *, moves_files: bool = False) -> T:
+        # An action that moves files cannot be undone with the database.
+        return self._store.change(action, instance=self._instance, alone=moves_files)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from ktrdr.backend.outbox import Outbox, OutgoingEvent
+from ktrdr.backend.outbox import Outbox, OutgoingEvent, UnsentEvent
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.waiting import Offload, wait_for
 from ktrdr.bus.publisher import EventPublisher
@@ -23,6 +23,8 @@ _log = structlog.get_logger()
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _OUTSTANDING = 16
+_AT_HAND = 64
+"""Events that are read ahead of their turn."""
 
 
 class OutboxRelay:
@@ -73,34 +75,39 @@ class OutboxRelay:
                 self._wake.clear()
                 self._settled.clear()
                 try:
-                    unsent = await self._offload(self._outbox.unsent)
+                    outgoing, next_in_s = await self._next()
                 except (DatabaseUnavailableError, StorageFullError) as error:
                     _log.warning("outbox cannot be read", error=str(error))
                     await self._clock.sleep(_LONGEST_PAUSE_S)
                     continue
-                due, next_in_s = self._due(unsent)
-                for operation_id, events in due.items():
+                for operation_id, events in _by_operation(outgoing).items():
                     self._busy.add(operation_id)
                     group.create_task(self._publish_in_order(operation_id, events))
                 if not self._busy and not self._wake.is_set():
                     self.idle.set()
                 await wait_for(self._wake, self._clock, next_in_s)
 
-    def _due(self, unsent: list[OutgoingEvent]) -> tuple[dict[str, list[OutgoingEvent]], float | None]:
-        """Return what can go now, by operation, and in how many seconds the next can."""
+    async def _next(self) -> tuple[list[OutgoingEvent], float | None]:
+        due, next_in_s = self._due(await self._offload(self._outbox.unsent))
+        return await self._offload(lambda: self._outbox.read(due)) if due else [], next_in_s
+
+    def _due(self, unsent: list[UnsentEvent]) -> tuple[list[UnsentEvent], float | None]:
+        """Return what can go now, and in how many seconds the next can."""
         now = self._clock.monotonic()
         # What was marked sent while the outbox was being read may still be in what was read.
         unsent = [outgoing for outgoing in unsent if outgoing.event_id not in self._settled]
         # A pause counts from when this process first saw the event, whatever wall clocks say.
         self._schedule = {e.event_id: self._schedule.get(e.event_id, _Turn(now + e.delay_s)) for e in unsent}
-        due: dict[str, list[OutgoingEvent]] = {}
-        for outgoing in unsent:
-            # One that waits does not hold up later ones of its operation: a request that a later decision
-            # overtakes is withdrawn, so nothing that follows it depends on it.
-            if self._schedule[outgoing.event_id].at <= now and outgoing.operation_id not in self._busy:
-                due.setdefault(outgoing.operation_id, []).append(outgoing)
-        waiting = [turn.at - now for turn in self._schedule.values() if turn.at > now]
-        return due, min(waiting, default=None)
+        # One that waits does not hold up later ones of its operation: a request that a later decision
+        # overtakes is withdrawn, so nothing that follows it depends on it.
+        due = [
+            waiting
+            for waiting in unsent
+            if self._schedule[waiting.event_id].at <= now and waiting.operation_id not in self._busy
+        ]
+        next_in_s = min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
+        # Whoever is done makes room for the next, and wakes us.
+        return due[: max(0, _AT_HAND - len(self._busy))], next_in_s
 
     async def _publish_in_order(self, operation_id: str, events: list[OutgoingEvent]) -> None:
         try:
@@ -155,6 +162,13 @@ class OutboxRelay:
             error=str(error),
         )
         turn.pause_s = min(2 * turn.pause_s, _LONGEST_PAUSE_S)
+
+
+def _by_operation(events: list[OutgoingEvent]) -> dict[str, list[OutgoingEvent]]:
+    found: dict[str, list[OutgoingEvent]] = {}
+    for outgoing in events:
+        found.setdefault(outgoing.operation_id, []).append(outgoing)
+    return found
 
 
 @dataclass(slots=True)

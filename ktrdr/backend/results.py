@@ -1,13 +1,12 @@
 """What becomes of an operation when one of its attempts has made a model: the decisions, in a transaction."""
 
-from sqlalchemy import select
+from dataclasses import replace
 
 from ktrdr.backend.attempts import RetryPolicy, attempt_over, is_current
 from ktrdr.backend.cancelling import end_cancelled, stop_runs
 from ktrdr.backend.records import HistoryKind, OperationRecord
-from ktrdr.backend.rows import model_record
+from ktrdr.backend.statements import MODEL_OF_OPERATION
 from ktrdr.backend.states import State, Trigger
-from ktrdr.backend.tables import models
 from ktrdr.backend.work import Work
 from ktrdr.events import FailureCause, ModelDiscarded, ModelPersisted, ModelReady
 
@@ -17,8 +16,10 @@ def is_wanted(operation: OperationRecord) -> bool:
     return not operation.state.terminal and operation.state is not State.CANCELLING
 
 
-def complete(work: Work, event: ModelReady, event_id: str, operation: OperationRecord) -> OperationRecord:
-    """End the operation with the model that is registered for it in this transaction."""
+def complete(
+    work: Work, event: ModelReady, event_id: str, operation: OperationRecord, *, name: str, version: int
+) -> OperationRecord:
+    """End the operation with the model that is registered for it in this transaction, under that name."""
     work.first_time(event_id, event)
     work.end_attempt(event, "made the model")
     operation = work.move(
@@ -29,17 +30,10 @@ def complete(work: Work, event: ModelReady, event_id: str, operation: OperationR
         agent_id=event.agent_id,
         started_at=operation.started_at or work.now,
     )
-    assert operation.model is not None
-    work.note(
-        operation,
-        HistoryKind.MODEL_PERSISTED,
-        operation.model,
-        attempt=event.attempt,
-        agent_id=event.agent_id,
-    )
-    _answer_persisted(work, event)
+    work.note(operation, HistoryKind.MODEL_PERSISTED, name, attempt=event.attempt, agent_id=event.agent_id)
+    _send_persisted(work, event, name, version)
     stop_runs(work, operation)
-    return operation
+    return replace(operation, model=name, metrics=event.manifest.metrics)
 
 
 def decline(work: Work, event: ModelReady) -> OperationRecord | None:
@@ -82,23 +76,25 @@ def reject(
 
 def _answer_persisted(work: Work, event: ModelReady) -> bool:
     """Answer that the model is safe, if it is this one."""
-    row = work.connection.execute(
-        select(models).where(models.c.operation_id == event.operation_id)
-    ).one_or_none()
+    found = work.connection.execute(MODEL_OF_OPERATION, {"of_operation": event.operation_id})
+    row = found.one_or_none()
     if row is None or row.bundle_sha256 != event.manifest.bundle_sha256:
         return False
-    model = model_record(row)
+    _send_persisted(work, event, row.path, row.version)
+    return True
+
+
+def _send_persisted(work: Work, event: ModelReady, name: str, version: int) -> None:
     work.send(
         ModelPersisted(
             operation_id=event.operation_id,
             attempt=event.attempt,
             claim_id=event.claim_id,
-            model=model.name,
-            model_version=model.version,
-            bundle_sha256=model.bundle_sha256,
+            model=name,
+            model_version=version,
+            bundle_sha256=event.manifest.bundle_sha256,
         )
     )
-    return True
 
 
 def _answer_discarded(work: Work, event: ModelReady, reason: str) -> None:

@@ -12,13 +12,15 @@ from ktrdr.backend.states import State
 from ktrdr.backend.tables import models, operation_history, operation_progress, operations
 from ktrdr.events import FailureCause, FileDigest, ModelManifest, TrainingProgress
 
+# A request holds a whole strategy file, which nobody lists.
+_RECORDED = tuple(column for column in operations.c if column.name not in ("request", "checkpoint"))
 _FILES = TypeAdapter(dict[str, FileDigest])
 
 
 def select_operations() -> Select[Any]:
     """Return the query whose rows `operation_record` reads."""
     return select(
-        operations,
+        *_RECORDED,
         operation_progress.c.event.label("progress_event"),
         models.c.path.label("model_path"),
         models.c.manifest.label("model_manifest"),

@@ -1,6 +1,6 @@
 """The operations database as every process may use it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from ktrdr.backend.instances import BROKER_INSTANCE, Instances
 from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
+from ktrdr.backend.statements import OPERATION, OPERATION_AND_REQUEST, OPERATIONS
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.backend.work import ConflictError, Work
@@ -34,6 +35,7 @@ T = TypeVar("T")
 _CONFLICTS = 10
 _NAMED_CANDIDATES = 5
 _SEARCHED_FOR_NEAREST = 1000
+_AT_ONCE = 500
 _TERMINAL = [state for state in State if state.terminal]
 
 
@@ -152,10 +154,21 @@ class OperationStore:
             OperationNotFoundError: there is none.
         """
         with self._database.read() as connection:
-            row = connection.execute(select_operations().where(operations.c.id == operation_id)).one_or_none()
+            row = connection.execute(OPERATION, {"of_operation": operation_id}).one_or_none()
         if row is None:
             raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
         return operation_record(row)
+
+    def get_all(self, operation_ids: Sequence[str]) -> list[OperationRecord]:
+        """Return those that there are of several operations, in no order."""
+        with self._database.read() as connection:
+            return [
+                operation_record(row)
+                for first in range(0, len(operation_ids), _AT_ONCE)
+                for row in connection.execute(
+                    OPERATIONS, {"of_operations": operation_ids[first : first + _AT_ONCE]}
+                )
+            ]
 
     def find(self, text: str) -> OperationRecord:
         """Return the one operation whose id is, begins or ends with the text.
@@ -198,8 +211,7 @@ class OperationStore:
     def find_request(self, operation_id: str) -> tuple[OperationRecord, TrainingRequested] | None:
         """Return an operation and the request of its first attempt, if there is one."""
         with self._database.read() as connection:
-            query = select_operations().where(operations.c.id == operation_id)
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(OPERATION_AND_REQUEST, {"of_operation": operation_id}).one_or_none()
         if row is None:
             return None
         return operation_record(row), TrainingRequested.model_validate_json(row.request)
@@ -283,19 +295,24 @@ class OperationStore:
 
         return self.change(action)
 
-    def change(self, action: Callable[[Work], T], *, instance: str | None = None) -> T:
+    def change(self, action: Callable[[Work], T], *, instance: str | None = None, alone: bool = False) -> T:
         """Run an action in one write transaction; what it returns is durable.
 
-        Delivery: the action is repeated, from a new reading, if another transaction was faster.
+        Delivery: the action is repeated, from a new reading, if another transaction was faster or in the way.
 
         Args:
             action: reads and writes; must have no other effect.
             instance: the backend on whose bus it may answer.
+            alone: whether the action has another effect after all, and can only be repeated if nothing else
+                than a conflict undid it.
         """
+
+        def transaction(connection: Connection) -> T:
+            return action(Work(connection, now=self._clock.now(), ids=self._ids, instance=instance))
+
         for _ in range(_CONFLICTS):
             try:
-                with self._database.write() as connection:
-                    return action(Work(connection, now=self._clock.now(), ids=self._ids, instance=instance))
+                return self._database.transact(transaction, alone=alone)
             except (ConflictError, IntegrityError) as error:
                 conflict = error
         raise DatabaseUnavailableError("Other processes change the same rows again and again.") from conflict

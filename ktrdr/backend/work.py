@@ -1,16 +1,19 @@
 """One write transaction on operations: rows in, rows out, no decisions."""
 
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection
 
+from ktrdr.backend import statements
 from ktrdr.backend.records import HistoryKind, OperationRecord
-from ktrdr.backend.rows import operation_record, select_operations
+from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import Trigger, apply
-from ktrdr.backend.tables import attempts, inbox, operation_history, operations, outbox
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
 from ktrdr.ids import IdFactory
+
+_RECORDED = frozenset(field.name for field in fields(OperationRecord))
 
 
 class Claim(Protocol):
@@ -55,19 +58,46 @@ class Work:
 
     def operation(self, operation_id: str) -> OperationRecord | None:
         """Return the operation, locked until the end of the transaction where the database does so."""
-        query = select_operations().where(operations.c.id == operation_id).with_for_update(of=operations)
-        row = self.connection.execute(query).one_or_none()
+        found = self.connection.execute(statements.LOCKED_OPERATION, {"of_operation": operation_id})
+        row = found.one_or_none()
         return operation_record(row) if row is not None else None
+
+    def add(
+        self,
+        operation: OperationRecord,
+        request: TrainingRequested,
+        *,
+        submitted_by: str,
+        fingerprint: str | None,
+    ) -> None:
+        """Record a new operation."""
+        values = {
+            "id": operation.operation_id,
+            "state": operation.state,
+            "revision": operation.revision,
+            "attempt": operation.attempt,
+            "max_attempts": operation.max_attempts,
+            "strategy": operation.strategy,
+            "symbol": operation.symbol,
+            "timeframe": operation.timeframe,
+            "seed": operation.seed,
+            "fingerprint": fingerprint,
+            "request": request.model_dump_json(),
+            "submitted_by": submitted_by,
+            "owner": operation.owner,
+            "created_at": operation.created_at,
+            "updated_at": operation.updated_at,
+        }
+        self.connection.execute(statements.INSERT_OPERATION, values)
 
     def request(self, operation_id: str) -> TrainingRequested:
         """Return the request of the first attempt."""
-        query = select(operations.c.request).where(operations.c.id == operation_id)
-        return TrainingRequested.model_validate_json(self.connection.execute(query).scalar_one())
+        found = self.connection.execute(statements.REQUEST, {"of_operation": operation_id})
+        return TrainingRequested.model_validate_json(found.scalar_one())
 
     def checkpoint(self, operation_id: str) -> BlobRef | None:
         """Return the newest checkpoint of any attempt."""
-        query = select(operations.c.checkpoint).where(operations.c.id == operation_id)
-        found = self.connection.execute(query).scalar_one()
+        found = self.connection.execute(statements.CHECKPOINT, {"of_operation": operation_id}).scalar_one()
         return BlobRef.model_validate_json(found) if found else None
 
     def change(self, operation: OperationRecord, **values: Any) -> OperationRecord:
@@ -76,16 +106,14 @@ class Work:
         Raises:
             ConflictError: it is not.
         """
-        changed = self.connection.execute(
-            update(operations)
-            .where(operations.c.id == operation.operation_id, operations.c.revision == operation.revision)
-            .values(updated_at=self.now, revision=operation.revision + 1, **values)
-        )
+        values = {"updated_at": self.now, "revision": operation.revision + 1, **values}
+        where = {"of_operation": operation.operation_id, "at_revision": operation.revision}
+        changed = self.connection.execute(statements.CHANGE_OPERATION, {**where, **values})
         if changed.rowcount != 1:
             raise ConflictError(operation.operation_id)
-        after = self.operation(operation.operation_id)
-        assert after is not None
-        return after
+        if values.get("message") is None and "cancel_reason" in values:
+            values["message"] = values["cancel_reason"]
+        return replace(operation, **{name: values[name] for name in values.keys() & _RECORDED})
 
     def move(self, operation: OperationRecord, trigger: Trigger, **values: Any) -> OperationRecord:
         """Apply a trigger, and change further columns; the requests of one that ends are withdrawn."""
@@ -99,76 +127,56 @@ class Work:
 
     def grant(self, claim: Claim, *, agent_id: str, device: str) -> None:
         """Note who holds an attempt."""
-        self.connection.execute(
-            insert(attempts).values(
-                operation_id=claim.operation_id,
-                attempt=claim.attempt,
-                claim_id=claim.claim_id,
-                agent_id=agent_id,
-                device=device,
-                accepted_at=self.now,
-            )
-        )
+        values = {
+            "operation_id": claim.operation_id,
+            "attempt": claim.attempt,
+            "claim_id": claim.claim_id,
+            "agent_id": agent_id,
+            "device": device,
+            "accepted_at": self.now,
+        }
+        self.connection.execute(statements.INSERT_ATTEMPT, values)
 
     def holder(self, operation_id: str, attempt: int) -> str | None:
         """Return the claim to which an attempt, also an earlier one, was granted."""
-        query = select(attempts.c.claim_id).where(
-            attempts.c.operation_id == operation_id, attempts.c.attempt == attempt
-        )
-        return self.connection.execute(query).scalar_one_or_none()
+        where = {"of_operation": operation_id, "of_attempt": attempt}
+        holder: str | None = self.connection.execute(statements.HOLDER, where).scalar_one_or_none()
+        return holder
 
     def device_of_run(self, claim: Claim) -> str | None:
-        """Return on what the claim runs the attempt that it was granted; None if it does not, or has ended."""
-        query = select(attempts.c.ended_at, attempts.c.device).where(
-            attempts.c.operation_id == claim.operation_id,
-            attempts.c.attempt == claim.attempt,
-            attempts.c.claim_id == claim.claim_id,
-        )
-        row = self.connection.execute(query).one_or_none()
+        """Return on what the claim runs the attempt that it was granted; None if it does not any more."""
+        row = self.connection.execute(statements.RUN, _of(claim)).one_or_none()
         return row.device if row is not None and row.ended_at is None else None
 
     def next_attempt(self, operation: OperationRecord) -> int:
         """Return the number of the next attempt: one that no claim has ever held."""
-        query = select(func.max(attempts.c.attempt)).where(attempts.c.operation_id == operation.operation_id)
-        newest: int | None = self.connection.execute(query).scalar_one()
+        where = {"of_operation": operation.operation_id}
+        newest: int | None = self.connection.execute(statements.NEWEST_ATTEMPT, where).scalar_one()
         return max(newest or 0, operation.attempt) + 1
 
     def void_attempt(self, operation_id: str, attempt: int) -> None:
         """Grant an attempt to nobody, for good."""
-        self.connection.execute(
-            insert(attempts).values(
-                operation_id=operation_id,
-                attempt=attempt,
-                claim_id="",
-                agent_id="",
-                device="",
-                accepted_at=self.now,
-                ended_at=self.now,
-                outcome="not needed",
-            )
-        )
+        values = {
+            "operation_id": operation_id,
+            "attempt": attempt,
+            "claim_id": "",
+            "agent_id": "",
+            "device": "",
+            "accepted_at": self.now,
+            "ended_at": self.now,
+            "outcome": "not needed",
+        }
+        self.connection.execute(statements.INSERT_ATTEMPT, values)
 
     def end_attempt(self, claim: Claim, outcome: str) -> None:
         """Note that the claim's run is over, if it holds the attempt."""
-        self.connection.execute(
-            update(attempts)
-            .where(
-                attempts.c.operation_id == claim.operation_id,
-                attempts.c.attempt == claim.attempt,
-                attempts.c.claim_id == claim.claim_id,
-                attempts.c.ended_at.is_(None),
-            )
-            .values(ended_at=self.now, outcome=outcome)
-        )
+        values = {"ended_at": self.now, "outcome": outcome}
+        self.connection.execute(statements.END_ATTEMPT, {**_of(claim), **values})
 
     def running_claims(self, operation_id: str) -> list[tuple[int, str]]:
         """Return attempt and claim of every run that may still be going on somewhere."""
-        query = (
-            select(attempts.c.attempt, attempts.c.claim_id)
-            .where(attempts.c.operation_id == operation_id, attempts.c.ended_at.is_(None))
-            .order_by(attempts.c.attempt)
-        )
-        return [(row.attempt, row.claim_id) for row in self.connection.execute(query)]
+        found = self.connection.execute(statements.RUNNING_CLAIMS, {"of_operation": operation_id})
+        return [(row.attempt, row.claim_id) for row in found]
 
     # --- history, inbox, outbox -------------------------------------------------------------------
 
@@ -182,30 +190,25 @@ class Work:
         agent_id: str | None = None,
     ) -> None:
         """Add to the operation's history; under its current attempt, if no other is named."""
-        self.connection.execute(
-            insert(operation_history).values(
-                operation_id=operation.operation_id,
-                at=self.now,
-                kind=kind,
-                attempt=attempt or operation.attempt,
-                agent_id=agent_id,
-                message=message,
-            )
-        )
+        values = {
+            "operation_id": operation.operation_id,
+            "at": self.now,
+            "kind": kind,
+            "attempt": attempt or operation.attempt,
+            "agent_id": agent_id,
+            "message": message,
+        }
+        self.connection.execute(statements.INSERT_HISTORY, values)
 
     def first_time(self, event_id: str, event: OperationEvent) -> bool:
         """Return whether the event was not received before, and remember it."""
-        known = self.connection.execute(select(inbox.c.event_id).where(inbox.c.event_id == event_id)).first()
-        if known is None:
-            self.connection.execute(
-                insert(inbox).values(
-                    event_id=event_id,
-                    operation_id=event.operation_id,
-                    type=event.type_name(),
-                    received_at=self.now,
-                )
-            )
-        return known is None
+        return statements.insert_if_new(
+            self.connection,
+            event_id=event_id,
+            operation_id=event.operation_id,
+            type=event.type_name(),
+            received_at=self.now,
+        )
 
     def send(self, event: OperationEvent, *, owner: str | None = None, delay_s: float = 0.0) -> None:
         """Have the event published after the commit, by the instance that is named, or this one.
@@ -215,35 +218,32 @@ class Work:
         carrier = owner or self.instance
         if carrier is None:
             return
-        self.connection.execute(
-            insert(outbox).values(
-                event_id=self._ids.event_id(),
-                operation_id=event.operation_id,
-                owner=carrier,
-                type=event.type_name(),
-                payload=event.model_dump_json(),
-                delay_s=delay_s,
-                created_at=self.now,
-                tries=0,
-            )
-        )
+        values = {
+            "event_id": self._ids.event_id(),
+            "operation_id": event.operation_id,
+            "owner": carrier,
+            "type": event.type_name(),
+            "payload": event.model_dump_json(),
+            "delay_s": delay_s,
+            "created_at": self.now,
+            "tries": 0,
+        }
+        self.connection.execute(statements.INSERT_OUTGOING, values)
 
     def newest_request(self, operation_id: str) -> str | None:
         """Return the event id of the request that was decided on last, published or not."""
-        query = (
-            select(outbox.c.event_id)
-            .where(outbox.c.operation_id == operation_id, outbox.c.type == TrainingRequested.type_name())
-            .order_by(outbox.c.id.desc())
-            .limit(1)
-        )
-        return self.connection.execute(query).scalar_one_or_none()
+        found = self.connection.execute(statements.NEWEST_REQUEST, {"of_operation": operation_id})
+        newest: str | None = found.scalar_one_or_none()
+        return newest
 
     def withdraw_requests(self, operation_id: str) -> None:
         """Take back requests that are not published yet: a later decision has overtaken them."""
-        self.connection.execute(
-            delete(outbox).where(
-                outbox.c.operation_id == operation_id,
-                outbox.c.sent_at.is_(None),
-                outbox.c.type == TrainingRequested.type_name(),
-            )
-        )
+        self.connection.execute(statements.WITHDRAW_REQUESTS, {"of_operation": operation_id})
+
+
+def _of(claim: Claim) -> dict[str, Any]:
+    return {
+        "of_operation": claim.operation_id,
+        "of_attempt": claim.attempt,
+        "of_claim": claim.claim_id,
+    }

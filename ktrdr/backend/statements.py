@@ -1,0 +1,86 @@
+"""The statements of each training's way, built once: building one costs five times as much as running it.
+
+Parameters that are no bound parameter below name the columns to be set.
+"""
+
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, Insert, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ktrdr.backend.rows import select_operations
+from ktrdr.backend.tables import attempts, inbox, models, operation_history, operations, outbox
+from ktrdr.events import TrainingRequested
+
+_REQUESTED = TrainingRequested.type_name()
+_of_operation: BindParameter[str] = bindparam("of_operation")
+_of_attempt: BindParameter[int] = bindparam("of_attempt")
+_of_claim: BindParameter[str] = bindparam("of_claim")
+
+OPERATION = select_operations().where(operations.c.id == _of_operation)
+OPERATIONS = select_operations().where(operations.c.id.in_(bindparam("of_operations", expanding=True)))
+OPERATION_AND_REQUEST = OPERATION.add_columns(operations.c.request)
+LOCKED_OPERATION = OPERATION.with_for_update(of=operations)
+REQUEST = select(operations.c.request).where(operations.c.id == _of_operation)
+CHECKPOINT = select(operations.c.checkpoint).where(operations.c.id == _of_operation)
+INSERT_OPERATION = insert(operations)
+CHANGE_OPERATION = update(operations).where(
+    operations.c.id == _of_operation, operations.c.revision == bindparam("at_revision")
+)
+
+_ATTEMPT = (attempts.c.operation_id == _of_operation, attempts.c.attempt == _of_attempt)
+INSERT_ATTEMPT = insert(attempts)
+HOLDER = select(attempts.c.claim_id).where(*_ATTEMPT)
+RUN = select(attempts.c.ended_at, attempts.c.device).where(*_ATTEMPT, attempts.c.claim_id == _of_claim)
+END_ATTEMPT = update(attempts).where(
+    *_ATTEMPT, attempts.c.claim_id == _of_claim, attempts.c.ended_at.is_(None)
+)
+NEWEST_ATTEMPT = select(func.max(attempts.c.attempt)).where(attempts.c.operation_id == _of_operation)
+RUNNING_CLAIMS = (
+    select(attempts.c.attempt, attempts.c.claim_id)
+    .where(attempts.c.operation_id == _of_operation, attempts.c.ended_at.is_(None))
+    .order_by(attempts.c.attempt)
+)
+
+INSERT_HISTORY = insert(operation_history)
+INSERT_MODEL = insert(models)
+MODEL_OF_OPERATION = select(models).where(models.c.operation_id == _of_operation)
+NEWEST_VERSION = select(func.max(models.c.version)).where(
+    models.c.strategy == bindparam("strategy"),
+    models.c.symbol == bindparam("symbol"),
+    models.c.timeframe == bindparam("timeframe"),
+)
+
+INSERT_OUTGOING = insert(outbox)
+UNSENT = (
+    select(outbox.c.id, outbox.c.event_id, outbox.c.operation_id, outbox.c.delay_s)
+    .where(outbox.c.owner == bindparam("of_owner"), outbox.c.sent_at.is_(None))
+    .order_by(outbox.c.id)
+)
+OUTGOING = (
+    select(outbox)
+    .where(outbox.c.id.in_(bindparam("of_rows", expanding=True)), outbox.c.sent_at.is_(None))
+    .order_by(outbox.c.id)
+)
+UPDATE_OUTGOING = update(outbox).where(
+    outbox.c.id == bindparam("of_row"), outbox.c.event_id == bindparam("of_event")
+)
+NEWEST_REQUEST = (
+    select(outbox.c.event_id)
+    .where(outbox.c.operation_id == _of_operation, outbox.c.type == _REQUESTED)
+    .order_by(outbox.c.id.desc())
+    .limit(1)
+)
+WITHDRAW_REQUESTS = delete(outbox).where(
+    outbox.c.operation_id == _of_operation, outbox.c.sent_at.is_(None), outbox.c.type == _REQUESTED
+)
+
+_INSERT_NEW: dict[str, Insert] = {
+    "sqlite": sqlite.insert(inbox).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(inbox).on_conflict_do_nothing(),
+}
+
+
+def insert_if_new(connection: Connection, **values: Any) -> bool:
+    """Add to the inbox what is not in it; return whether it was not."""
+    return connection.execute(_INSERT_NEW[connection.dialect.name], values).rowcount == 1

@@ -1,0 +1,137 @@
+"""A backend that runs for long grows neither in memory nor, but for its records, on disk."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from ktrdr.backend.housekeeping import tidy
+from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.states import State
+from ktrdr.backend.tables import inbox, instances, outbox
+from ktrdr.events import FailureCause
+from tests.unit.backend_cases import World, started, wish
+
+OPERATIONS = int(os.environ.get("KTRDR_TEST_OPERATIONS", "120"))
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with started(tmp_path, backend={"instance": BROKER_INSTANCE}, retry_backoff_s=0.0) as world:
+        yield world
+
+
+def _count(world: World, table: object) -> int:
+    with world.store.reading() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()  # type: ignore[arg-type]
+
+
+async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: World) -> None:
+    agent = world.agent
+    for number in range(OPERATIONS):
+        await world.backend.submit(wish(seed=number))
+        await world.pass_time(0.02)
+        run = await agent.take()
+        await agent.progress(run, 1)
+        await world.pass_time(0.02)
+        match number % 5:
+            case 0:
+                await world.backend.cancel(run.request.operation_id, "enough")
+                await agent.cancelled(run)
+            case 1:
+                await agent.fail(run, FailureCause.STRATEGY_ERROR)
+            case 2:
+                await agent.fail(run, FailureCause.AGENT_RESTARTED)
+                await world.pass_time(0.05)
+                await agent.finish(await agent.take())
+            case 3:
+                world.store.cancel(run.request.operation_id, "from elsewhere")
+                await world.pass_time(0.05)
+                await agent.finish(run)
+            case _:
+                await agent.finish(run)
+        await agent.progress(run, 2)  # too late
+        await agent.present()
+    await world.pass_time(3)
+    assert {op.state for op in world.store.list_operations(limit=10_000)} <= {
+        State.COMPLETED,
+        State.FAILED,
+        State.CANCELLED,
+    }
+
+    backend = world.backend
+    assert len(backend._leases) == 0
+    relay, progress, feed = backend._relay, backend._progress, backend._feed
+    for held in (relay._schedule, relay._busy, relay._settled, feed._known, feed._watchers):
+        assert not held
+    assert not progress._newest
+    assert not progress._unwritten
+    for subscription in backend._subscriptions:
+        assert not subscription._in_hand
+        assert not subscription._last_of
+    assert len(backend._presences._known) == 1
+
+
+async def test_mail_of_operations_that_ended_long_ago_is_forgotten_and_other_mail_is_not(
+    world: World,
+) -> None:
+    ended = await world.running()
+    await world.agent.finish(ended)
+    await world.pass_time()
+    going_on = await world.running()
+    world.clock._elapsed += 2 * DAY_S
+    recent = await world.running()
+    await world.agent.finish(recent)
+    await world.pass_time()
+    tidy(world.store)
+    with world.store.reading() as connection:
+        sent = set(connection.execute(select(outbox.c.operation_id)).scalars())
+        received = set(connection.execute(select(inbox.c.operation_id)).scalars())
+    assert sent == received == {going_on.request.operation_id, recent.request.operation_id}
+    assert tidy(world.store) == 0
+
+
+async def test_a_result_that_comes_again_after_its_mail_was_forgotten_is_still_answered(world: World) -> None:
+    run = await world.running()
+    event = await world.agent.finish(run)
+    await world.pass_time()
+    world.clock._elapsed += 2 * DAY_S
+    tidy(world.store)
+    world.agent.told.clear()
+    await world.agent.say(event)
+    await world.agent.accept(run)
+    await world.agent.fail(run)
+    await world.pass_time()
+    assert len(world.agent.persisted()) == 1
+    assert [stop.claim_id for stop in world.agent.stops()] == [run.claim_id]
+    assert world.get(run).state is State.COMPLETED
+
+
+async def test_instances_that_ended_long_ago_are_forgotten(world: World) -> None:
+    long_ago = world.clock.now()
+    values = {"host": "h", "pid": 1, "program_version": "0", "started_at": long_ago}
+    lock = world.store.instances.register("alive")
+    for name in ("dead", "alive"):
+        row = {"id": name, **values}
+        world.store.change(lambda work, row=row: work.connection.execute(insert(instances).values(**row)))  # type: ignore[misc]
+    world.clock._elapsed += 31 * DAY_S
+    tidy(world.store)
+    with world.store.reading() as connection:
+        assert set(connection.execute(select(instances.c.id)).scalars()) == {"alive", BROKER_INSTANCE}
+    lock.release()
+
+
+async def test_a_backend_tidies_up_by_itself(world: World) -> None:
+    run = await world.running()
+    await world.agent.finish(run)
+    await world.pass_time()
+    await world.stop_backend()
+    world.clock._elapsed += 2 * DAY_S
+    await world.start_another_backend()
+    await world.pass_time(62)
+    assert _count(world, outbox) == 0
+    assert _count(world, inbox) == 0
+    assert world.story(run)[-1] == "model_persisted"
