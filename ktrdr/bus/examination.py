@@ -252,7 +252,7 @@ def _hint(queue: Queue, seen: Sighting) -> str | None:
         return "No backend is connected: ktrdr serve" if seen.ready else None
     if queue.name.startswith(lane_queue("")) and seen.ready:
         lane = queue.name.removeprefix(lane_queue(""))
-        return f"Requests wait, and no agent that serves the lane takes any: ktrdr agent --lane {lane}"
+        return f"No agent of the lane is free (ktrdr agents). One more: ktrdr agent --lane {lane}"
     return None
 
 
