@@ -12,7 +12,7 @@ from tests.broker.node import PrivateNode
 from tests.e2e.command import Command
 from tests.e2e.installation import MOMENTUM, Installation, epochs
 
-AGENT = "gpu-box"
+AGENT = "box-1"
 
 
 @dataclass(frozen=True)
