@@ -35,6 +35,20 @@ class Permissions:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """Arguments that an administrator gives to whatever has a name that matches."""
+
+    name: str
+    pattern: str
+    applies_to: str
+    """``queues``, ``quorum_queues``, ``classic_queues``, ``streams``, ``exchanges`` or ``all``."""
+    priority: int
+    definition: Mapping[str, object]
+    is_operator: bool
+    """Whether it is an operator policy, which limits what others say."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManagementView:
     """What there is in one virtual host."""
 
@@ -46,14 +60,16 @@ class ManagementView:
     """In words; None if the user may not see them."""
     permissions: Permissions | None
     """Of the user in question; None if there are none, or they may not be seen."""
+    policies: tuple[Policy, ...] | None = None
+    """None if the user may not see them."""
 
 
 async def look_at(url: str, *, vhost: str, user: str, cafile: str | None = None) -> ManagementView:
     """Return what the management API says.
 
     Args:
-        url: ``http(s)://user:password@host:15672``; the user needs the tag ``management``, and for alarms and
-            permissions ``monitoring`` and ``administrator``.
+        url: ``http(s)://user:password@host:15672``; the user needs the tag ``management``, and for
+            policies, alarms and permissions ``policymaker``, ``monitoring`` and ``administrator``.
         vhost: the virtual host.
         user: whose permissions.
         cafile: of the authority that signed the API's certificate, if that is not a public one.
@@ -79,12 +95,16 @@ async def look_at(url: str, *, vhost: str, user: str, cafile: str | None = None)
             api.permitted("nodes"),
             api.permitted(f"users/{quote(user, safe='')}/permissions"),
         )
+        policies = await asyncio.gather(
+            api.permitted(f"policies/{host}"), api.permitted(f"operator-policies/{host}")
+        )
     return ManagementView(
         exchanges=frozenset(exchange["name"] for exchange in exchanges),
         queues={queue["name"]: _queue(queue) for queue in queues},
         bindings=frozenset((each["source"], each["destination"], each["routing_key"]) for each in bindings),
         alarms=None if nodes is None else _alarms(nodes),
         permissions=_permissions(permissions or [], vhost),
+        policies=_policies(*policies),
     )
 
 
@@ -136,6 +156,25 @@ def _alarms(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
     words = {"mem_alarm": "is out of memory", "disk_free_alarm": "is out of disk space"}
     return tuple(
         f"{node['name']} {what}" for node in nodes for alarm, what in words.items() if node.get(alarm)
+    )
+
+
+def _policies(
+    found: list[dict[str, Any]] | None, of_operators: list[dict[str, Any]] | None
+) -> tuple[Policy, ...] | None:
+    if found is None:
+        return None
+    return tuple(
+        Policy(
+            name=each["name"],
+            pattern=each["pattern"],
+            applies_to=each["apply-to"],
+            priority=int(each["priority"]),
+            definition=each["definition"],
+            is_operator=is_operator,
+        )
+        for policies, is_operator in ((found, False), (of_operators or [], True))
+        for each in policies
     )
 
 

@@ -55,6 +55,15 @@ def drill(
         bool,
         typer.Option("--long", help="Also what takes minutes, as brokers are patient."),
     ] = False,
+    management: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KTRDR_MANAGEMENT_URL",
+            help="http(s)://user:password@host:15672, for what AMQP does not tell: policies, and what "
+            "drills of other machines left when they were killed.",
+            metavar="URL",
+        ),
+    ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the drills and run none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,6 +89,8 @@ def drill(
             chosen(only or ()),
             with_long=with_long or bool(only),
             inline_limit_bytes=settings.inline_limit_bytes,
+            prefix_in_use=settings.broker_prefix,
+            management_url=management,
         )
         interrupted = False
 

@@ -22,8 +22,9 @@ def permissions(broker: ScratchBroker) -> tuple[str, ...]:
 def policies(broker: ScratchBroker, *keys: str) -> tuple[str, ...]:
     """Return how to find the policy that does this, by what it may say."""
     vhost = quote(broker.vhost)
+    what = " or ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
     return (
-        f"Look for a policy with {' or '.join(keys)} whose pattern matches names of ktrdr: "
+        f"Look for a policy with {what} whose pattern matches names of ktrdr: "
         f"rabbitmqctl list_policies -p {vhost}; rabbitmqctl list_operator_policies -p {vhost}. "
         f"Remove it (rabbitmqctl clear_policy -p {vhost} NAME; clear_operator_policy for the other kind), or "
         "narrow its pattern so that it does not match ^ktrdr.",

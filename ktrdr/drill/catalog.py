@@ -14,6 +14,7 @@ from ktrdr.drill.promises import (
     large,
     permissions,
     poison,
+    policies,
     truncated,
     unroutable,
 )
@@ -25,6 +26,7 @@ FIRST = permissions.DRILL
 
 DRILLS: tuple[Drill, ...] = (
     FIRST,
+    policies.DRILL,
     unroutable.DRILL,
     confirmed.DRILL,
     large.DRILL,

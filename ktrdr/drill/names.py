@@ -21,7 +21,7 @@ TAP = "ktrdr.drill.tap"
 
 AGENTS = ("drill-1", "drill-2")
 
-_PREFIX = re.compile(rf"{FAMILY}(\d{{14}})-[0-9a-z]+")
+_PREFIX = re.compile(rf"({FAMILY}(\d{{14}})-[0-9a-z]+)(\..*)?")
 _BORN = "%Y%m%d%H%M%S"
 
 
@@ -32,17 +32,17 @@ def new_prefix(now: datetime, ids: IdFactory) -> str:
 
 def prefix_of(name: str) -> str | None:
     """Return the prefix of a name on the broker, or of a directory, if a drill made it."""
-    match = _PREFIX.match(name)
-    return match[0] if match else None
+    match = _PREFIX.fullmatch(name)
+    return match[1] if match else None
 
 
-def born(prefix: str) -> datetime:
-    """Return when a prefix was made; in the far past if it does not say so."""
+def born(prefix: str) -> datetime | None:
+    """Return when a prefix was made; None if no drill made it."""
     match = _PREFIX.fullmatch(prefix)
     try:
-        return datetime.strptime(match[1] if match else "", _BORN).replace(tzinfo=UTC)
+        return datetime.strptime(match[2] if match else "", _BORN).replace(tzinfo=UTC)
     except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
+        return None
 
 
 def queues_of(prefix: str) -> tuple[str, ...]:

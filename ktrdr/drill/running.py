@@ -6,9 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
+from ktrdr.bus.management import ManagementView, look_at
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.drill import advice
@@ -36,6 +38,10 @@ class Wish:
     with_long: bool = False
     inline_limit_bytes: int = 0
     """Models up to this size are to travel in messages."""
+    prefix_in_use: str = "ktrdr"
+    """Of the installation that the user has, or will have."""
+    management_url: str | None = None
+    """As for `look_at`."""
     pace: Pace = field(default_factory=Pace)
 
 
@@ -88,8 +94,8 @@ async def run_drills(
 
     Raises:
         SettingsError: the URL cannot be used.
-        BusUnavailableError: the broker cannot be reached.
-        AccessRefusedError: it does not let this user in.
+        BusUnavailableError: the broker cannot be reached, or its management API, where that is named.
+        AccessRefusedError: one of them does not let this user in.
     """
     clock, ids = clock or SystemClock(), ids or RandomIds()
     prefix = new_prefix(clock.now(), ids)
@@ -97,13 +103,24 @@ async def run_drills(
         async with scratch_broker(wish.url, prefix) as broker:
             await asyncio.to_thread(record_broker, directory, broker)
             watcher.connected(broker.server, prefix)
-            cleared = await clear_after_the_dead(broker)
-            run = _Run(wish, broker, prefix, directory, stop=stop, watcher=watcher, clock=clock, ids=ids)
+            view = await _management(wish, broker)
+            cleared = await clear_after_the_dead(broker, view, clock.now())
+            run = _Run(
+                wish, broker, view, prefix, directory, stop=stop, watcher=watcher, clock=clock, ids=ids
+            )
             try:
                 results = await run.all()
             finally:
                 left = await clear(broker, prefix)
     return Report(broker.server, prefix, results, cleared, left)
+
+
+async def _management(wish: Wish, broker: ScratchBroker) -> ManagementView | None:
+    if wish.management_url is None:
+        return None
+    # Both ports of a broker usually show the same certificate.
+    cafile = parse_qs(urlsplit(wish.url.split()[0]).query).get("cafile", [None])[0]
+    return await look_at(wish.management_url, vhost=broker.vhost, user=broker.user, cafile=cafile)
 
 
 class _Run:
@@ -113,6 +130,7 @@ class _Run:
         self,
         wish: Wish,
         broker: ScratchBroker,
+        view: ManagementView | None,
         prefix: str,
         directory: Path,
         *,
@@ -123,6 +141,7 @@ class _Run:
     ) -> None:
         self._wish = wish
         self._broker = broker
+        self._view = view
         self._prefix = prefix
         self._directory = directory
         self._stop = stop
@@ -143,6 +162,8 @@ class _Run:
                 broker=self._broker,
                 bus=bus,
                 new_bus=self._new_bus,
+                management=self._view,
+                prefix_in_use=self._wish.prefix_in_use,
                 inline_limit_bytes=self._wish.inline_limit_bytes,
                 pace=self._wish.pace,
                 clock=self._clock,
@@ -164,9 +185,7 @@ class _Run:
                     )
                     self._site = await stack.enter_async_context(site)
                 elif drill is FIRST and result.outcome is not Outcome.PASSED:
-                    self._obstacle = Result(
-                        Outcome.UNCHECKED, f"it needs what failed first: {FIRST.name}", result.changes
-                    )
+                    self._obstacle = Result(Outcome.UNCHECKED, "nothing can be tried without the first")
         return tuple(results)
 
     def _not_begun(self, drill: Drill) -> Result | None:
@@ -191,6 +210,7 @@ class _Run:
             await asyncio.gather(trying, stopped, return_exceptions=True)
 
     async def _judge(self, drill: Drill, scene: Scene) -> Result:
+        broken = Outcome.UNCHECKED if drill.only_measures else Outcome.FAILED
         try:
             if drill.needs_site:
                 await self._ready_site()
@@ -199,11 +219,11 @@ class _Run:
         except UncheckableError as error:
             return Result(Outcome.UNCHECKED, error.message, error.changes)
         except BrokenPromiseError as error:
-            return Result(Outcome.FAILED, error.message, error.changes)
+            return Result(broken, error.message, error.changes)
         except KtrdrError as error:
-            return Result(Outcome.FAILED, error.message, advice.explain(error, self._broker))
+            return Result(broken, error.message, advice.explain(error, self._broker))
         except TimeoutError:
-            return Result(Outcome.FAILED, f"It was not done within {drill.limit_s:g} s.")
+            return Result(broken, f"It was not done within {drill.limit_s:g} s.")
         except Exception as error:
             _log.exception("drill is defective", drill=drill.name)
             return Result(Outcome.UNCHECKED, f"defect: {type(error).__name__}: {error}")

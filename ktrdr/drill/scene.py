@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from ktrdr.bus.management import ManagementView
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.clock import Clock
 from ktrdr.drill.pace import Pace
@@ -23,6 +24,10 @@ class Scene:
     """With the drill's own name."""
     new_bus: Callable[[str], RabbitMQBus]
     """Makes another one, of the same user, under the same prefix; who makes it closes it."""
+    management: ManagementView | None
+    """What the management API says; None if nobody has named it."""
+    prefix_in_use: str
+    """Of the user's own installation: its names are looked at, and never touched."""
     inline_limit_bytes: int
     """Models up to this size are to travel in messages, by the user's settings."""
     pace: Pace
@@ -38,7 +43,6 @@ class Scene:
             message_id=self.ids.event_id(),
             type=type_name,
             app_id="drill",
-            content_type="application/octet-stream",
         )
 
     async def publish(

@@ -6,19 +6,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import structlog
-
-from ktrdr.drill.names import FAMILY, exchanges_of, prefix_of, queues_of
+from ktrdr.bus.management import ManagementView
+from ktrdr.drill.names import FAMILY, born, exchanges_of, prefix_of, queues_of
 from ktrdr.drill.scratch_broker import ScratchBroker
-from ktrdr.errors import BusError
 
 _LOCK = "drill.lock"
 _RECORD = "broker.json"
-
-_log = structlog.get_logger()
+_OLD = timedelta(hours=1)
+"""No drill lasts so long."""
 
 
 @contextlib.contextmanager
@@ -45,31 +44,38 @@ def record_broker(directory: Path, broker: ScratchBroker) -> None:
 
 async def clear(broker: ScratchBroker, prefix: str) -> tuple[str, ...]:
     """Delete every queue and exchange of a drill; return what could not be, as the broker calls it."""
-    left = []
-    under = broker.under(prefix)
-    for name in queues_of(prefix):
-        try:
-            await under.delete_queue(name)
-        except BusError as error:
-            _log.debug("queue not deleted", queue=name, reason=str(error))
-            left.append(name)
-    for name in exchanges_of(prefix):
-        try:
-            await under.delete_exchange(name)
-        except BusError as error:
-            _log.debug("exchange not deleted", exchange=name, reason=str(error))
-            left.append(name)
-    return tuple(left)
+    return await broker.under(prefix).clear(queues_of(prefix), exchanges_of(prefix))
 
 
-async def clear_after_the_dead(broker: ScratchBroker) -> tuple[str, ...]:
-    """Delete what drills of this machine left on this broker when they were killed; return their prefixes."""
+async def clear_after_the_dead(
+    broker: ScratchBroker, view: ManagementView | None, now: datetime
+) -> tuple[str, ...]:
+    """Delete what drills left on this broker when they were killed; return their prefixes.
+
+    Those of this machine are known by their directories, others by old names in the management API.
+    """
     cleared = []
     for directory in _abandoned(_place(broker)):
         if not await clear(broker, directory.name):
             shutil.rmtree(directory, ignore_errors=True)
             cleared.append(directory.name)
+    if view is not None:
+        for prefix in _old_prefixes(view, now):
+            queues, exchanges = (
+                [name for name in kind if prefix_of(name) == prefix] for kind in _kinds(view)
+            )
+            if not await broker.under(prefix).clear(queues, exchanges):
+                cleared.append(prefix)
     return tuple(cleared)
+
+
+def _kinds(view: ManagementView) -> tuple[Collection[str], Collection[str]]:
+    return view.queues, view.exchanges
+
+
+def _old_prefixes(view: ManagementView, now: datetime) -> list[str]:
+    prefixes = {prefix for kind in _kinds(view) for name in kind if (prefix := prefix_of(name)) is not None}
+    return sorted(prefix for prefix in prefixes if (made := born(prefix)) is not None and now - made > _OLD)
 
 
 def _abandoned(place: list[str]) -> list[Path]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from ktrdr.bus.rabbitmq_address import Address, parse_addresses
 from ktrdr.bus.rabbitmq_arguments import wire_name
@@ -15,12 +16,14 @@ from ktrdr.bus.rabbitmq_connection import ConnectionLimits, RabbitMQConnection
 from ktrdr.bus.rabbitmq_errors import LIBRARY_ERRORS, bus_error
 from ktrdr.bus.rabbitmq_stats import Tally
 from ktrdr.drill.names import prefix_of
+from ktrdr.errors import BusError, BusUnavailableError, PublishBlockedError
 
 _CONNECT_WITHIN_S = 8.0
 _ANSWER_WITHIN_S = 10.0
 _NAME = "ktrdr broker drill"
 
 T = TypeVar("T")
+_Question = Callable[[AbstractChannel], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class ScratchBroker:
 
         Raises:
             AccessRefusedError: this user may not.
+            PublishBlockedError: the broker is short of memory or disk.
             BusUnavailableError: there is no connection, or nothing is answered.
             BusError: the broker says no.
         """
@@ -103,7 +107,11 @@ class ScratchBroker:
                 finally:
                     await channel.close()
         except TimeoutError:
-            raise self._connection.unavailable() from None
+            if self._connection.is_blocked:
+                raise PublishBlockedError from None
+            raise BusUnavailableError(
+                f"The broker has not answered within {_ANSWER_WITHIN_S:g} s: {doing}."
+            ) from None
 
     async def declare_queue(self, name: str, arguments: Mapping[str, str | int]) -> None:
         """Declare a durable queue with any arguments; raises as `ask` does."""
@@ -122,6 +130,43 @@ class ScratchBroker:
         """Delete an exchange; it may be gone already. Raises as `ask` does."""
         wire = self.wire(name)
         await self.ask(lambda channel: channel.exchange_delete(wire), f"deleting the exchange '{wire}'")
+
+    async def clear(self, queues: Iterable[str], exchanges: Iterable[str]) -> tuple[str, ...]:
+        """Delete what there is of these names on the broker, and return what is left, if anything."""
+        kinds = (
+            (queues, self.delete_queue, _look_at_queue),
+            (exchanges, self.delete_exchange, _look_at_exchange),
+        )
+        return tuple(
+            [
+                name
+                for names, delete, look in kinds
+                for name in names
+                if not await self._goes(name, delete, look)
+            ]
+        )
+
+    async def _goes(
+        self, name: str, delete: Callable[[str], Awaitable[None]], look: Callable[[str], _Question]
+    ) -> bool:
+        try:
+            await delete(name)
+        except BusError:
+            # Who may not delete is told so also of what is not there.
+            try:
+                await self.ask(look(name), "looking what is left")
+            except BusError as error:
+                return isinstance(error.__cause__, ChannelNotFoundEntity)
+            return False
+        return True
+
+
+def _look_at_queue(name: str) -> _Question:
+    return lambda channel: channel.queue_declare(name, passive=True)
+
+
+def _look_at_exchange(name: str) -> _Question:
+    return lambda channel: channel.exchange_declare(name, passive=True)
 
 
 @asynccontextmanager

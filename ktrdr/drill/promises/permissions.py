@@ -10,7 +10,7 @@ from ktrdr.drill import advice
 from ktrdr.drill.names import PROBE
 from ktrdr.drill.results import BrokenPromiseError
 from ktrdr.drill.scene import Drill, Kept, Scene
-from ktrdr.errors import AccessRefusedError, BusError
+from ktrdr.errors import AccessRefusedError, BusError, PublishBlockedError
 
 _OLDEST = (3, 10)
 
@@ -25,33 +25,32 @@ async def _run(scene: Scene) -> Kept:
     queue = {"x-queue-type": QueueKind.QUORUM.value, "x-dead-letter-exchange": name}
     stream = {"x-queue-type": QueueKind.STREAM.value}
     steps: tuple[tuple[str, Callable[[AbstractChannel], Awaitable[object]]], ...] = (
-        ("declare an exchange", lambda c: c.exchange_declare(name, exchange_type="topic", durable=True)),
-        ("declare a quorum queue", lambda c: c.queue_declare(name, durable=True, arguments={**queue})),
-        ("bind a queue", lambda c: c.queue_bind(name, name, "#")),
-        ("publish", lambda c: c.basic_publish(b"drill", exchange=name, routing_key="x", mandatory=True)),
-        ("publish to a queue", lambda c: c.basic_publish(b"drill", routing_key=name, mandatory=True)),
-        ("consume", lambda c: c.basic_get(name)),
-        ("delete a queue", lambda c: c.queue_delete(name)),
+        ("declaring an exchange", lambda c: c.exchange_declare(name, exchange_type="topic", durable=True)),
+        ("declaring a quorum queue", lambda c: c.queue_declare(name, durable=True, arguments={**queue})),
+        ("binding a queue", lambda c: c.queue_bind(name, name, "#")),
+        ("publishing", lambda c: c.basic_publish(b"drill", exchange=name, routing_key="x", mandatory=True)),
+        ("publishing to a queue", lambda c: c.basic_publish(b"drill", routing_key=name, mandatory=True)),
+        ("consuming", lambda c: c.basic_get(name)),
+        ("deleting a queue", lambda c: c.queue_delete(name)),
         (
-            "declare a stream",
+            "declaring a stream",
             lambda c: c.queue_declare(name, durable=True, arguments={**stream}),
         ),
-        ("delete a stream", lambda c: c.queue_delete(name)),
-        ("declare a classic queue", lambda c: c.queue_declare(name, exclusive=True)),
-        ("delete a classic queue", lambda c: c.queue_delete(name)),
-        ("delete an exchange", lambda c: c.exchange_delete(name)),
+        ("deleting a stream", lambda c: c.queue_delete(name)),
+        ("declaring a classic queue", lambda c: c.queue_declare(name, exclusive=True)),
+        ("deleting a classic queue", lambda c: c.queue_delete(name)),
+        ("deleting an exchange", lambda c: c.exchange_delete(name)),
     )
     for what, step in steps:
         try:
             await broker.ask(step, what)
         except AccessRefusedError as error:
-            raise BrokenPromiseError(
-                f"User {broker.user} may not {what}: {error.message}", *advice.permissions(broker)
-            ) from error
+            raise BrokenPromiseError(error.message, *advice.permissions(broker)) from error
+        except PublishBlockedError:
+            raise
         except BusError as error:
             raise BrokenPromiseError(
-                f"It is not possible to {what}: {error.message}",
-                "Enable what this release of the broker has: rabbitmqctl enable_feature_flag all",
+                error.message, "Enable what this release has: rabbitmqctl enable_feature_flag all"
             ) from error
     return Kept(f"{broker.server}, as {broker.user}, {_encryption(scene)}")
 
