@@ -127,6 +127,34 @@ class TestTheComposeFile:
             assert all(any(place.startswith(f"{mount}/") for mount in mounted) for place in places.values())
 
 
+class TestTheComposeFileForTls:
+    TEXT = (ROOT / "deploy/compose-tls.yml").read_text()
+    CHANGED: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+
+    def test_changes_services_that_there_are(self) -> None:
+        assert set(self.CHANGED) == {"rabbitmq", "backend", "agent"} < set(SERVICES)
+        assert variables_of(self.TEXT) <= variables_of((ROOT / "docker-compose.yml").read_text())
+
+    @pytest.mark.parametrize("name", ["backend", "agent"])
+    def test_connects_each_over_tls_with_an_authority_that_it_mounts(self, name: str) -> None:
+        url = self.CHANGED[name]["environment"]["KTRDR_BROKER_URL"]
+        assert url.startswith(f"amqps://{name}:${{{variable_of(name)}:?")
+        place = url.partition("?cafile=")[2]
+        assert any(mount.split(":")[1] == place for mount in self.CHANGED[name]["volumes"])
+
+    def test_mounts_configuration_that_names_what_it_mounts(self) -> None:
+        mounts = dict(mount.split(":")[:2] for mount in self.CHANGED["rabbitmq"]["volumes"])
+        (file,) = [source for source in mounts if source.endswith(".conf")]
+        assert (ROOT / file).is_file()
+        for path in re.findall(r"file = (\S+)$", (ROOT / file).read_text(), re.MULTILINE):
+            assert Path(path).parent.as_posix() in mounts.values()
+
+    def test_explains_in_the_page_what_it_needs(self) -> None:
+        page = (ROOT / "docs/tls.md").read_text()
+        assert "-f docker-compose.yml -f deploy/compose-tls.yml" in page
+        assert "deploy/make-certificates certificates rabbitmq " in page
+
+
 class TestTheImage:
     def test_runs_as_nobody_special(self) -> None:
         last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
