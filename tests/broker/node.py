@@ -12,22 +12,21 @@ from tests.broker.certificates import Certificates
 from tests.broker.erlang_host import ErlangHost
 from tests.broker.errors import BrokerFailedError
 from tests.broker.management import Management
-from tests.broker.node_config import ADMINISTRATOR, NodeConfig, Ports
+from tests.broker.node_config import ADMINISTRATOR, NodeConfig, Ports, variables
 
 _READY_WITHIN_S = 90.0
 _SHUTDOWN_WITHIN_S = 30.0
 _COMMAND_WITHIN_S = 60.0
+_SETTLED_WITHIN_S = 5.0
 _START_ATTEMPTS = 3
 _POLL_S = 0.02
 
 _READY = "Server startup complete"
 _PORT_TAKEN = "eaddrinuse"
-_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
-_NO_BUSY_WAITING = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 _ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.0)"
-_WRITE_DOWN_QUEUES = "[dets:sync(Table) || Table <- dets:all()]"
 _NO_ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.6)"
+_WRITE_DOWN_QUEUES = "[dets:sync(Table) || Table <- dets:all()]"
 
 
 class PrivateNode:
@@ -110,7 +109,7 @@ class PrivateNode:
         """
         if settled and self.is_running:
             with suppress(BrokerFailedError):
-                self.evaluate(_WRITE_DOWN_QUEUES)
+                self.evaluate(_WRITE_DOWN_QUEUES, within_s=_SETTLED_WITHIN_S)
         if self._pid is not None:
             self._host.guardian.end(self._pid, signal.SIGKILL)
             self._pid = None
@@ -210,12 +209,17 @@ class PrivateNode:
         """
         return self._run([str(self._host.programs.ctl), "--node", self.name, *arguments])
 
-    def evaluate(self, expression: str) -> str:
-        """Evaluate an Erlang expression in the node and return the term: 10 ms with ``erl_call``."""
+    def evaluate(self, expression: str, *, within_s: float = _COMMAND_WITHIN_S) -> str:
+        """Evaluate an Erlang expression in the node and return the term: 10 ms with ``erl_call``.
+
+        Raises:
+            BrokerFailedError: It failed, or took longer.
+        """
         if self._host.programs.erl_call is None:
-            return self.ctl("eval", f"{expression}.").strip()
+            ctl = [str(self._host.programs.ctl), "--node", self.name, "eval", f"{expression}."]
+            return self._run(ctl, within_s=within_s).strip()
         command = [str(self._host.programs.erl_call), "-n", self.name, "-e"]
-        said = self._run(command, given=f"{expression}.\n")
+        said = self._run(command, given=f"{expression}.\n", within_s=within_s)
         if not said.startswith("{ok,"):
             raise BrokerFailedError(f"{expression} failed: {said}")
         return said.strip().removeprefix("{ok,").removesuffix("}").strip()
@@ -231,29 +235,7 @@ class PrivateNode:
         self._pid = self._host.guardian.start([self._host.programs.server], self._environment(), self.log)
 
     def _environment(self) -> dict[str, str]:
-        here = self._directory
-        return {
-            **self._host.environment,
-            "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self._ports.amqp),
-            "RABBITMQ_DIST_PORT": str(self._ports.distribution),
-            "RABBITMQ_MNESIA_BASE": str(here / "data"),
-            "RABBITMQ_LOG_BASE": str(here / "log"),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_CONFIG_FILE": str(here / "rabbitmq.conf"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(here / "advanced.config"),
-            "RABBITMQ_CONF_ENV_FILE": str(here / "rabbitmq-env.conf"),
-            "RABBITMQ_GENERATED_CONFIG_DIR": str(here / "generated"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(here / "enabled_plugins"),
-            "RABBITMQ_PID_FILE": str(here / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} {_NO_BUSY_WAITING}",
-            "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
-            "RABBITMQ_CTL_DIST_PORT_MIN": "0",
-            "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-            # The script then becomes the node, instead of waiting for it and ending it by way of rabbitmqctl.
-            "RUNNING_UNDER_SYSTEMD": "true",
-        }
+        return {**self._host.environment, **variables(self.name, self._directory, self._ports)}
 
     def _becomes_ready(self, said_before: int) -> bool:
         end = time.monotonic() + _READY_WITHIN_S
@@ -268,18 +250,20 @@ class PrivateNode:
             log.seek(position)
             return log.read().decode(errors="replace")
 
-    def _run(self, command: list[str], given: str | None = None) -> str:
-        done = subprocess.run(
-            command,
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
-            env=self._environment(),
-            cwd=self._directory,
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_WITHIN_S,
-            check=False,
-        )
+    def _run(self, command: list[str], given: str = "", within_s: float = _COMMAND_WITHIN_S) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                input=given,
+                env=self._environment(),
+                cwd=self._directory,
+                capture_output=True,
+                text=True,
+                timeout=within_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrokerFailedError(f"{' '.join(command)} did not end within {within_s:g} s") from error
         if done.returncode != 0:
             raise BrokerFailedError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
         return done.stdout

@@ -1,4 +1,4 @@
-"""How a private node is configured, and the files that say so to RabbitMQ."""
+"""How a private node is configured, and the files and variables that say so to RabbitMQ."""
 
 import json
 import shutil
@@ -12,6 +12,9 @@ ADMINISTRATOR = "guest"
 """Name and password of the user who may do everything, whatever the definitions say."""
 
 MIB = 1024 * 1024
+
+_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+_NO_BUSY_WAITING = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,28 @@ class NodeConfig:
         everything = {"user": ADMINISTRATOR, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
         added = {"vhosts": [{"name": "/"}], "users": [user], "permissions": [everything]}
         (directory / "20-administrator.json").write_text(json.dumps(added))
+
+
+def variables(name: str, directory: Path, ports: Ports) -> dict[str, str]:
+    """Return the environment by which RabbitMQ and its tools keep to a directory, and to that node."""
+    return {
+        "RABBITMQ_NODENAME": name,
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(ports.amqp),
+        "RABBITMQ_DIST_PORT": str(ports.distribution),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
+        "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "generated"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} {_NO_BUSY_WAITING}",
+        "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
+        "RABBITMQ_CTL_DIST_PORT_MIN": "0",
+        "RABBITMQ_CTL_DIST_PORT_MAX": "0",
+        # The script then becomes the node, instead of waiting for it and ending it by way of rabbitmqctl.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }

@@ -35,5 +35,4 @@ async def test_confirmed_messages_survive_the_leader_and_it_comes_back(cluster: 
         assert kept.body == b"kept"
 
     await asyncio.to_thread(cluster.start)
-    members = leader.evaluate("lists:sort(rabbit_nodes:all_running())")
-    assert members == "[n1@localhost, n2@localhost, n3@localhost]"
+    assert leader.evaluate("length(nodes())") == "2"
