@@ -45,7 +45,9 @@ from ktrdr.bus.topology import (
 )
 from ktrdr.clock import Clock
 from ktrdr.errors import (
+    AccessRefusedError,
     BusClosedError,
+    BusError,
     BusUnavailableError,
     KtrdrError,
     OperationNotFoundError,
@@ -59,6 +61,8 @@ from ktrdr.settings import Settings
 _log = structlog.get_logger()
 
 _SWEEP_S = 1.0
+_STARTING_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""A broker that has just started lets us in before it finds all its queues."""
 _SILENT_AFTER = 2 / 3
 """Of a lease: from then on an agent calls itself detached."""
 _DRAIN_S = 2.0
@@ -359,12 +363,20 @@ class Backend:
         return not await takes_messages(self._bus, self._ids, timeout_s=self._settings.publish_timeout_s)
 
     async def _declare(self) -> None:
-        try:
-            await self._bus.declare(shared_topology())
-        except BusClosedError:
-            raise
-        except (BusUnavailableError, PublishTimeoutError) as error:
-            _log.warning("the broker is away; work begins when it is back", reason=str(error))
+        for pause_s in (*_STARTING_PAUSES_S, None):
+            try:
+                await self._bus.declare(shared_topology())
+            except (BusClosedError, AccessRefusedError):
+                raise
+            except (BusUnavailableError, PublishTimeoutError) as error:
+                _log.warning("the broker is away; work begins when it is back", reason=str(error))
+            except BusError as error:
+                if pause_s is None:
+                    raise
+                _log.info("the broker is not ready", reason=str(error))
+                await self._clock.sleep(pause_s)
+                continue
+            return
 
     async def _flush_presences(self) -> None:
         if self._is_broker:

@@ -157,7 +157,7 @@ class ScriptedAgent:
 
     def __init__(
         self,
-        broker: MemoryBroker,
+        broker: MemoryBroker | None,
         clock: Clock,
         agent_id: str = "agent-1",
         *,
@@ -169,7 +169,7 @@ class ScriptedAgent:
         """What the backend has said to it, oldest first."""
         self._ids = RandomIds()
         self._lanes = lanes
-        self._bus = bus or MemoryBus(broker)
+        self._bus = bus or MemoryBus(broker or MemoryBroker(clock))
         self._publisher = EventPublisher(
             self._bus, sender=f"{agent_id}@machine", ids=self._ids, clock=clock, timeout_s=1.0
         )
