@@ -22,7 +22,7 @@ _START_ATTEMPTS = 3
 _POLL_S = 0.02
 
 _READY = "Server startup complete"
-_PORT_TAKEN = "eaddrinuse"
+_PORT_TAKEN = ("eaddrinuse", "dist_port_already_used")
 
 _ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.0)"
 _NO_ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.6)"
@@ -95,7 +95,8 @@ class PrivateNode:
             said = self._said_since(said_before)
             self.kill()
             # Somebody was faster at the port. A node that was up already must come back where it was.
-            if self._has_started or _PORT_TAKEN not in said or attempt == _START_ATTEMPTS - 1:
+            port_taken = any(words in said for words in _PORT_TAKEN)
+            if self._has_started or not port_taken or attempt == _START_ATTEMPTS - 1:
                 raise BrokerFailedError(f"RabbitMQ did not start: {said[-4000:]}")
             self._ports = Ports.free()
 
