@@ -21,7 +21,6 @@ from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.topology import BACKEND_EVENTS
 from ktrdr.clock import SystemClock
 from ktrdr.errors import (
-    BlobRefusedError,
     BlobUnavailableError,
     PublishNackedError,
     PublishTimeoutError,
@@ -166,12 +165,14 @@ class FaultyBlobs:
             raise self.error
         return self._inner.put_file(path)
 
+    def exists(self, sha256: str) -> bool:
+        return self._inner.exists(sha256)
+
 
 @pytest.mark.parametrize(
     "error",
     [
         BlobUnavailableError(),
-        BlobRefusedError("401"),
         StorageFullError(),
         ConnectionRefusedError(),
         TimeoutError(),
@@ -185,7 +186,7 @@ async def test_a_model_that_the_blob_store_does_not_take_is_kept_until_it_does(
 ) -> None:
     faulty = FaultyBlobs(around)
     faulty.error = error
-    around.blobs = faulty  # type: ignore[assignment]  # the two methods that agents use
+    around.blobs = faulty  # type: ignore[assignment]  # the methods that agents use
     options = dataclasses.replace(around.options, inline_limit_bytes=0)
     agent = around.agent(directory, runner, options=options)
     await agent.start()
