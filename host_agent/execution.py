@@ -6,6 +6,7 @@ import logging
 import structlog
 
 from host_agent.attempts import Attempt, Stop
+from host_agent.complaint import Complaint
 from host_agent.endings import Cancelled, Ending, Failed, Trained
 from host_agent.failures import ending_of
 from host_agent.frames import LogLine
@@ -14,12 +15,14 @@ from host_agent.progress_feed import ProgressFeed
 from host_agent.progress_log import ProgressLog
 from host_agent.runner_process import Runner
 from host_agent.shared import Shared
-from host_agent.waiting import first_of
-from ktrdr.errors import KtrdrError, RunnerCrashedError
+from host_agent.waiting import Backoff, first_of
+from ktrdr.errors import BlobError, KtrdrError, RunnerCrashedError
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.training import TrainingRequested
 from ktrdr.training.job import Dataset, TrainingJob
 from ktrdr.training.progress import Progress
+
+_DATA_PATIENCE_S = 300.0
 
 _log = structlog.get_logger()
 
@@ -37,7 +40,7 @@ async def carry_out(
 
     try:
         with shared.datasets.in_use(request.datasets):
-            fetching = asyncio.create_task(shared.datasets.fetch(request.datasets))
+            fetching = asyncio.create_task(_fetch(request, shared))
             await first_of(fetching, attempt.stopping.wait())
             if attempt.stopping.is_set():
                 return Cancelled()
@@ -61,6 +64,21 @@ async def carry_out(
         return ending_of(error)
     finally:
         await feed.close()
+
+
+async def _fetch(request: TrainingRequested, shared: Shared) -> tuple[Dataset, ...]:
+    """Fetch the data; a store that is away is waited for, since it may be the backend, being restarted."""
+    give_up_at = shared.clock.monotonic() + _DATA_PATIENCE_S
+    pauses = Backoff(0.5, 15.0, shared.rng)
+    complaint = Complaint("training data cannot be fetched yet", shared.clock)
+    while True:
+        try:
+            return await shared.datasets.fetch(request.datasets)
+        except BlobError as error:
+            if not error.retryable or shared.clock.monotonic() >= give_up_at:
+                raise
+            complaint.repeat(reason=str(error))
+        await shared.clock.sleep(pauses.next())
 
 
 def as_asked(attempt: Attempt, ending: Ending) -> Ending:

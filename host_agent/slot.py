@@ -23,6 +23,16 @@ _NOT_ABLE_FIRST_S, _NOT_ABLE_LIMIT_S = 1.0, 60.0
 """Between a request that cannot be served here and the next, so that other agents get them: what is given
 back too often is dead-lettered, and what fails here counts against its operation."""
 
+_OF_THIS_MACHINE = frozenset(
+    {
+        FailureCause.DISK_FULL,
+        FailureCause.OUT_OF_MEMORY,
+        FailureCause.RUNNER_CRASHED,
+        FailureCause.BLOB_UNAVAILABLE,
+    }
+)
+"""After these another machine may do better, and should get the next attempt."""
+
 _log = structlog.get_logger()
 
 
@@ -123,7 +133,7 @@ class Slot:
         await self._hand_over(folder, as_asked(attempt, ending))
         if settling.cancelled():
             await acknowledge(delivery)  # The ending is safe, and says more than the acceptance.
-        return obstacle is None
+        return not (isinstance(ending, Failed) and ending.cause in _OF_THIS_MACHINE)
 
     def _acceptance(self, claim: Claim) -> Acceptance:
         shared = self._shared

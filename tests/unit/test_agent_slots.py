@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ktrdr.bus.topology import DEAD_LETTERS, REQUESTS, lane_queue
 from ktrdr.errors import (
     AccessRefusedError,
     AgentError,
+    BlobUnavailableError,
     BusUnavailableError,
     PublishBlockedError,
     PublishNackedError,
@@ -28,6 +30,7 @@ from ktrdr.errors import (
     UnroutableError,
 )
 from ktrdr.events import (
+    BlobRef,
     CancelRequested,
     Codec,
     Envelope,
@@ -137,8 +140,8 @@ async def test_the_next_job_does_not_wait_for_the_answer_to_the_last(
         runner.finish(Model(f"model {number}".encode()))
         await around.backend.ask()
     await around.backend.event(ModelReady, number=3)
-    await eventually(lambda: len(around.backend.presence[-1].running) == 3)
-    assert around.backend.presence[-1].slots_busy == 0
+    await eventually(lambda: len(around.backend.running()) == 3)
+    await eventually(lambda: around.backend.presence[-1].slots_busy == 0)
     for ready in around.backend.events(ModelReady):
         await around.backend.persisted(ready)
     await eventually(lambda: not around.backend.presence[-1].running)
@@ -411,6 +414,72 @@ async def test_a_reference_to_elsewhere_is_refused(
     failed = await around.backend.event(TrainingFailed)
     assert failed.cause is FailureCause.BLOB_UNAVAILABLE
     assert not runner.jobs
+
+
+async def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    away = AwayBlobs(around)
+    around.blobs = away  # type: ignore[assignment]  # only what a fetch needs
+    agent = around.agent(directory, runner)
+    await agent.start()
+    await around.backend.ask()
+    with capture_logs() as lines:
+        await eventually(lambda: away.asked >= 2)
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+        "training data cannot be fetched yet"
+    ]
+    away.is_away = False
+    await eventually(lambda: runner.active)
+    assert not around.backend.events(TrainingFailed)
+    await agent.stop()
+
+
+async def test_a_cancel_does_not_wait_for_a_store_that_is_away(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    away = AwayBlobs(around)
+    around.blobs = away  # type: ignore[assignment]  # only what a fetch needs
+    agent = around.agent(directory, runner)
+    await agent.start()
+    request = await around.backend.ask()
+    await eventually(lambda: away.asked)
+    began = time.monotonic()
+    await around.backend.cancel(request)
+    await around.backend.event(TrainingCancelled)
+    assert time.monotonic() - began < 0.5
+    await agent.stop()
+
+
+class AwayBlobs:
+    """A blob store that does not answer until the test lets it."""
+
+    def __init__(self, around: World) -> None:
+        self._inner = around.blobs
+        self.is_away = True
+        self.asked = 0
+
+    def fetch(self, ref: BlobRef, destination: Path) -> Path:
+        self.asked += 1
+        if self.is_away:
+            raise BlobUnavailableError("It does not answer.")
+        return self._inner.fetch(ref, destination)
+
+
+async def test_an_agent_whose_machine_fails_a_job_leaves_the_next_to_others_for_a_while(
+    around: World, agent: HostAgent, runner: ScriptedRunner, tmp_path: Path
+) -> None:
+    runner.finish(RunnerCrashedError())
+    await around.backend.ask()
+    await around.backend.event(TrainingFailed)
+    again = await around.backend.ask()
+    with open_directory(tmp_path / "agents", "other") as elsewhere:
+        other_runner = ScriptedRunner()
+        other = around.agent(elsewhere, other_runner)
+        await other.start()
+        await eventually(lambda: other_runner.jobs)
+        assert other_runner.jobs[0].operation_id == again.operation_id
+        await other.stop()
 
 
 # --- a bus that fails
