@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ktrdr.addresses import is_loopback
 from ktrdr.bus.broker_probe import BrokerProbe, Difference, Server, Sighting, Standing
-from ktrdr.bus.findings import Finding, Mark, Part
+from ktrdr.bus.findings import SET_UP, Finding, Mark, Part
 from ktrdr.bus.management import ManagementView
+from ktrdr.bus.management_examination import alarms, examine_view, rights
 from ktrdr.bus.rabbitmq_arguments import WireNames, queue_arguments
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
@@ -13,18 +14,23 @@ from ktrdr.bus.topology import (
     BACKEND_PROGRESS,
     BACKEND_RETURNED,
     DEAD_LETTERS,
-    Binding,
     Exchange,
     Queue,
     QueueKind,
     Topology,
-    control_queue,
     lane_queue,
 )
 
 _OLDEST_VERSION = (3, 10)
-_SET_UP = "Create what is missing: ktrdr broker setup"
 _OF_BACKEND = frozenset({BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, BACKEND_RETURNED})
+_BINDINGS_UNKNOWN = Finding(
+    Part.BINDING,
+    "all",
+    Mark.NOTE,
+    "not looked at: AMQP does not tell which bindings there are",
+    "Name the management API: --management http://USER:PASSWORD@HOST:15672. "
+    "`ktrdr broker setup` restores what is missing, and harms nothing.",
+)
 
 
 async def examine(
@@ -42,9 +48,12 @@ async def examine(
     Raises:
         BusUnavailableError: the connection was lost.
     """
-    examination = Examination(topology, prefix, view)
+    names = WireNames(prefix)
+    examination = Examination(names, view)
     server = await probe.server()
-    findings = [*_broker(server), *examination.alarms(), *examination.user(server.user)]
+    findings = [*_broker(server)]
+    if view is not None:
+        findings += [*alarms(view), *rights(view, server.user)]
     may_declare = True
     for exchange in topology.exchanges:
         seen = await probe.exchange(exchange)
@@ -56,23 +65,22 @@ async def examine(
         findings.append(examination.queue(queue, seen))
     if not may_declare:
         findings.append(_may_not_declare(server.user, view))
-    return [*findings, *examination.bindings(), *examination.leftovers()]
+    return findings + ([_BINDINGS_UNKNOWN] if view is None else [*examine_view(view, topology, names)])
 
 
 class Examination:
-    """Turns what was seen into findings; the arguments are those of `examine`."""
+    """Turns what was seen into findings, with what the management API adds to it."""
 
-    def __init__(self, topology: Topology, prefix: str, view: ManagementView | None) -> None:
-        self._topology = topology
-        self._names = WireNames(prefix)
+    def __init__(self, names: WireNames, view: ManagementView | None) -> None:
+        self._names = names
         self._view = view
 
     def exchange(self, exchange: Exchange, seen: Sighting) -> Finding:
         """Tell how an exchange is."""
-        name = self._wire(exchange.name)
+        name = self._names.wire(exchange.name)
         match seen.standing:
             case Standing.MISSING:
-                return Finding(Part.EXCHANGE, name, Mark.WRONG, "is missing", _SET_UP)
+                return Finding(Part.EXCHANGE, name, Mark.WRONG, "is missing", SET_UP)
             case Standing.DIFFERENT:
                 return Finding(
                     Part.EXCHANGE,
@@ -85,9 +93,9 @@ class Examination:
 
     def queue(self, queue: Queue, seen: Sighting) -> Finding:
         """Tell how a queue is, and whether something waits in it for nobody."""
-        name = self._wire(queue.name)
+        name = self._names.wire(queue.name)
         if seen.standing is Standing.MISSING:
-            return Finding(Part.QUEUE, name, Mark.WRONG, "is missing", _SET_UP)
+            return Finding(Part.QUEUE, name, Mark.WRONG, "is missing", SET_UP)
         differences = self._differences(queue, name, seen)
         depth = self._depth(queue, name, seen)
         if differences:
@@ -102,70 +110,6 @@ class Examination:
         hint = _hint(queue, seen)
         return Finding(Part.QUEUE, name, Mark.NOTE if hint else Mark.OK, depth, hint)
 
-    def bindings(self) -> Iterator[Finding]:
-        """Tell which bindings are there."""
-        if self._view is None:
-            yield Finding(
-                Part.BINDING,
-                "all",
-                Mark.NOTE,
-                "not looked at: AMQP does not tell which bindings there are",
-                "Name the management API: --management http://USER:PASSWORD@HOST:15672. "
-                "`ktrdr broker setup` restores what is missing, and harms nothing.",
-            )
-            return
-        for binding in self._topology.bindings:
-            name = self.name_of(binding)
-            if self._as_found(binding) in self._view.bindings:
-                yield Finding(Part.BINDING, name, Mark.OK)
-            else:
-                yield Finding(Part.BINDING, name, Mark.WRONG, "is missing", _SET_UP)
-
-    def leftovers(self) -> Iterator[Finding]:
-        """Tell what is there that nobody declares."""
-        if self._view is None:
-            return
-        ours = self._wire("ktrdr.")
-        exchanges = {self._wire(exchange.name) for exchange in self._topology.exchanges}
-        for name in sorted(self._view.exchanges - exchanges):
-            if name.startswith(ours):
-                yield _leftover(f"exchange {name}", "Delete it, if nothing of yours uses it.")
-        queues = {self._wire(queue.name) for queue in self._topology.queues}
-        for name, queue in sorted(self._view.queues.items()):
-            if name in queues or not name.startswith(ours):
-                continue
-            if name.startswith(lane := self._wire(lane_queue(""))):
-                option = f"--lane {name.removeprefix(lane)}"
-                yield _leftover(f"queue {name}", f"Check it with {option}, or delete it when it is empty.")
-            elif not (queue.exclusive and name.startswith(self._wire(control_queue("")))):
-                yield _leftover(f"queue {name}", "Delete it when it is empty, if nothing of yours uses it.")
-        wanted = {self._as_found(binding) for binding in self._topology.bindings}
-        for exchange, queue_name, key in sorted(self._view.bindings - wanted):
-            if exchange in exchanges and queue_name in queues:
-                yield _leftover(
-                    f"binding {exchange} → {queue_name} ({key})",
-                    "Remove it in the management UI.",
-                )
-
-    def alarms(self) -> Iterator[Finding]:
-        """Tell whether the broker is short of something."""
-        for alarm in (self._view.alarms if self._view is not None else None) or ():
-            yield Finding(
-                Part.BROKER,
-                "alarm",
-                Mark.WRONG,
-                f"{alarm}: it takes no messages until there is room again",
-                "Give it more, or empty the fullest queues. Trainings that run go on meanwhile.",
-            )
-
-    def user(self, name: str) -> Iterator[Finding]:
-        """Tell what the user may do."""
-        if self._view is None or (may := self._view.permissions) is None:
-            return
-        rights = {"declare": may.configure, "write": may.write, "read": may.read}
-        detail = ", ".join(f"{what} {pattern or 'nothing'}" for what, pattern in rights.items())
-        yield Finding(Part.USER, name, Mark.OK, f"may {detail}")
-
     def _differences(self, queue: Queue, name: str, seen: Sighting) -> Sequence[Difference | None]:
         managed = self._view.queues.get(name) if self._view is not None else None
         if managed is not None:
@@ -179,17 +123,6 @@ class Examination:
         managed = self._view.queues.get(name) if self._view is not None else None
         held = f", {managed.unacknowledged:,} held" if managed is not None and managed.unacknowledged else ""
         return f"{queue.kind.value}, {depth}{held}"
-
-    def _wire(self, name: str) -> str:
-        return self._names.wire(name)
-
-    def _as_found(self, binding: Binding) -> tuple[str, str, str]:
-        return self._wire(binding.exchange), self._wire(binding.queue), binding.routing_key
-
-    def name_of(self, binding: Binding) -> str:
-        """Return what people read for a binding."""
-        key = f" ({binding.routing_key})" if binding.routing_key else ""
-        return f"{self._wire(binding.exchange)} → {self._wire(binding.queue)}{key}"
 
 
 def _broker(server: Server) -> Iterator[Finding]:
@@ -254,10 +187,6 @@ def _hint(queue: Queue, seen: Sighting) -> str | None:
         lane = queue.name.removeprefix(lane_queue(""))
         return f"No agent of the lane is free (ktrdr agents). One more: ktrdr agent --lane {lane}"
     return None
-
-
-def _leftover(name: str, fix: str) -> Finding:
-    return Finding(Part.LEFTOVER, name, Mark.NOTE, "nobody declares it", fix)
 
 
 def _version(text: str) -> tuple[int, ...]:

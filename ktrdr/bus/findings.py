@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+SET_UP = "Create what is missing: ktrdr broker setup"
+"""What to do about what is missing."""
+
 
 class Mark(StrEnum):
     """How a finding is meant."""
@@ -21,6 +24,7 @@ class Part(StrEnum):
     EXCHANGE = "exchange"
     QUEUE = "queue"
     BINDING = "binding"
+    POLICY = "policy"
     LEFTOVER = "leftover"
 
 

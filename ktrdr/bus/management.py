@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -23,6 +23,10 @@ class ManagedQueue:
     arguments: Mapping[str, object]
     unacknowledged: int
     exclusive: bool
+    policies: str = ""
+    """Names of the policies that apply to it."""
+    policy: Mapping[str, object] = field(default_factory=dict)
+    """What they come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,9 @@ def _queue(queue: Mapping[str, Any]) -> ManagedQueue:
         # A queue that was only just declared has no counts yet.
         unacknowledged=int(queue.get("messages_unacknowledged") or 0),
         exclusive=bool(queue.get("exclusive")),
+        policies=" and ".join(filter(None, (queue.get("policy"), queue.get("operator_policy")))),
+        # Where there is none, some versions give an empty list.
+        policy=queue.get("effective_policy_definition") or {},
     )
 
 

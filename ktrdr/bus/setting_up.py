@@ -3,7 +3,9 @@
 from ktrdr.bus.broker_probe import BrokerProbe, Sighting, Standing
 from ktrdr.bus.examination import Examination
 from ktrdr.bus.findings import Finding, Mark, Part
+from ktrdr.bus.management_examination import name_of
 from ktrdr.bus.port import Bus
+from ktrdr.bus.rabbitmq_arguments import WireNames
 from ktrdr.bus.topology import Topology
 from ktrdr.errors import BusError, BusUnavailableError
 
@@ -20,7 +22,8 @@ async def set_up(bus: Bus, probe: BrokerProbe, topology: Topology, *, prefix: st
     Raises:
         BusUnavailableError: the connection was lost.
     """
-    examination = Examination(topology, prefix, None)
+    names = WireNames(prefix)
+    examination = Examination(names, None)
     findings = []
     for exchange in topology.exchanges:
         seen = await probe.exchange(exchange)
@@ -31,7 +34,7 @@ async def set_up(bus: Bus, probe: BrokerProbe, topology: Topology, *, prefix: st
         finding = examination.queue(queue, seen)
         findings.append(await _create(bus, Topology(queues=(queue,)), seen, finding))
     for binding in topology.bindings:
-        name = examination.name_of(binding)
+        name = name_of(binding, names)
         # AMQP does not tell whether it was there before.
         missing = Sighting(Standing.MISSING)
         findings.append(

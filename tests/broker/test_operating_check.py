@@ -124,6 +124,28 @@ def test_what_nobody_declares_is_pointed_out_and_no_error(operator: Operator) ->
     assert of(operator.ask("broker", "check"), "note").keys() == {"binding all"}
 
 
+def test_a_policy_that_loses_messages_is_told(operator: Operator) -> None:
+    operator.run("broker", "setup")
+    name = f"{operator.prefix}-tidy"
+    operator.node.management.set_policy(name, f"^{operator.prefix}[.]lane", {"message-ttl": 60_000})
+    harmless = {"queue-leader-locator": "balanced"}
+    operator.node.management.set_policy(f"{name}-2", f"^{operator.prefix}[.]dead", harmless)
+
+    def applies() -> bool:
+        return any(queue.get("policy") == name for queue in operator.node.management.queues())
+
+    try:
+        eventually(applies, within_s=10.0, otherwise="the policy applies")
+        found = operator.ask("broker", "check", *operator.management, status=1)
+        wrong = [(each["name"], each["detail"]) for each in found if each["mark"] == "wrong"]
+        assert wrong == [
+            (name, f"sets message-ttl 60000 on {operator.wire(lane)}") for lane in ("ktrdr.lane.any", LANE)
+        ]
+    finally:
+        for each in (name, f"{name}-2"):
+            operator.node.management.request("DELETE", "policies", "/", each)
+
+
 def test_a_lane_of_ones_own_is_set_up_and_checked_when_it_is_named(operator: Operator) -> None:
     operator.run("broker", "setup", "--lane", "tpu")
     assert operator.wire("ktrdr.lane.tpu") in operator.names()
