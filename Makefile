@@ -7,7 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BENCH := $(VENV)/.installed-bench
 PYTEST_ARGS ?=
+BENCH ?=
 
 .PHONY: help
 help: ## List the targets
@@ -42,8 +44,9 @@ schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 
 .PHONY: bench
-bench: $(INSTALLED_DEV) ## Measure, each figure as a ratio against a baseline of the same run
-	@$(BIN)/python -m benchmarks
+bench: $(INSTALLED_BENCH) ## Measure, each figure as a ratio against a baseline of the same run
+	@scripts/obtain-broker $(BIN)/python
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: setup
 setup: $(INSTALLED_DEV) ## Only set up the virtual environment, with what development needs
@@ -56,6 +59,10 @@ clean: ## Remove the virtual environment and caches; models and operations stay
 $(INSTALLED): pyproject.toml constraints.txt scripts/setup
 	@scripts/setup $(VENV) .
 	@touch $@
+
+$(INSTALLED_BENCH): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup $(VENV) '.[dev,bench]'
+	@touch $(INSTALLED) $(INSTALLED_DEV) $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt scripts/setup
 	@scripts/setup $(VENV) '.[dev]'

@@ -12,7 +12,10 @@ from rich.table import Table
 from benchmarks.measure import Result
 from ktrdr.logs import configure_logging
 
-_ALL = ("executor", "features", "event_path", "start_up")
+_ALL = (
+    *("executor", "features", "event_path", "start_up"),
+    *("publishing", "accepting", "jobs", "scaling", "progress", "cancelling", "large_model", "presence"),
+)
 _RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 

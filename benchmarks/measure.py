@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -37,6 +37,19 @@ def alternate(*works: Callable[[], object], rounds: int = 5) -> list[list[float]
     return times
 
 
+async def alternate_async(*works: Callable[[], Awaitable[object]], rounds: int = 5) -> list[list[float]]:
+    """Do as `alternate` does, with coroutines."""
+    times: list[list[float]] = [[] for _ in works]
+    for round_ in range(rounds + 1):
+        for work, taken in zip(works, times, strict=True):
+            gc.collect()
+            started = time.perf_counter()
+            await work()
+            if round_:
+                taken.append(time.perf_counter() - started)
+    return times
+
+
 def timed(work: Callable[[], object]) -> float:
     gc.collect()
     started = time.perf_counter()
@@ -47,3 +60,15 @@ def timed(work: Callable[[], object]) -> float:
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
     """Return the median of the ratios of neighbouring runs."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the smallest value that so many percent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def spread(seconds: list[float]) -> str:
+    """Return p50 and p99 in milliseconds, for a note."""
+    p50, p99 = (percentile(seconds, percent) * 1e3 for percent in (50, 99))
+    return f"p50 {p50:.1f} ms · p99 {p99:.1f} ms · n {len(seconds)}"

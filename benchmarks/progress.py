@@ -1,0 +1,46 @@
+"""From the executor, which trains in a process of an agent's, to a watcher in the backend's process."""
+
+import asyncio
+import time
+
+from benchmarks.broker import broker_url
+from benchmarks.installation import installation
+from benchmarks.measure import Result, percentile, spread
+from benchmarks.ping import Pings
+from benchmarks.stamped_runner import MADE_AT
+
+_EPOCHS = 150
+_RUNS = 3
+_PINGS = 100
+
+
+def measure() -> list[Result]:
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Result]:
+    lags: list[float] = []
+    async with installation(epochs=_EPOCHS) as system, Pings(broker_url(), system.processes) as pings:
+        await system.agent("a1", "--train", "--stamped")
+        for _ in range(_RUNS):
+            seen = -1
+            operation_id = (await system.backend.submit(system.wish())).operation.operation_id
+            async for record in system.backend.watch(operation_id):
+                progress = record.progress
+                if progress is None or progress.sequence == seen or MADE_AT not in progress.metrics:
+                    continue
+                seen = progress.sequence
+                lags.append(time.monotonic() - progress.metrics[MADE_AT])
+            for _ in range(_PINGS):
+                await pings.send()
+    return [
+        Result(
+            "progress: executor → watcher, 99th percentile",
+            percentile(lags, 99),
+            "a message there and back, aio-pika by hand",
+            percentile(pings.seconds, 99),
+            "≤ 0.02 s",
+            percentile(lags, 99) <= 0.02,
+            f"{spread(lags)}; bare {spread(pings.seconds)}",
+        )
+    ]
