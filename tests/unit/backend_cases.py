@@ -447,6 +447,10 @@ class Line:
         self._bus: MemoryBus | None = MemoryBus(broker)
         self.blocked = False
 
+    @property
+    def is_cut(self) -> bool:
+        return self._bus is None
+
     async def cut(self) -> None:
         bus, self._bus = self._open, None
         await bus.close()

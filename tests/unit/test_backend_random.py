@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Submitter
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.bus.topology import lane_queue
 from ktrdr.events import Event, FailureCause, TrainingAccepted, TrainingCancelled, TrainingFailed
 from ktrdr.ids import RandomIds
 from ktrdr.models.directory import ModelDirectory
 from tests.contract.virtual_clock import VirtualClock
-from tests.unit.backend_cases import Run, World, wish
+from tests.unit.backend_cases import Line, Run, World, wish
 
 SEEDS = range(int(os.environ.get("KTRDR_TEST_SEEDS", "40")))
 STEPS = 60
@@ -32,16 +36,18 @@ class Chaos:
         self.random = random.Random(seed)
         self.clock = VirtualClock()
         self.directory = directory
-        self.world = World.make(directory, clock=self.clock)
+        self.world = self.new_world()
         self.operations: list[str] = []
         self.runs: list[Run] = []
         self.said: list[tuple[Event, str]] = []
         self.ends: dict[str, State] = {}
         self.cancelled: set[str] = set()
 
-    async def play(self) -> None:
-        await self.world.start()
-        actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+    def new_world(self) -> World:
+        return World.make(self.directory, clock=self.clock)
+
+    def actions(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
+        return [
             (3, self.submit),
             (6, self.take),
             (5, self.progress),
@@ -57,6 +63,10 @@ class Chaos:
             (1, self.kill),
             (1, self.restart),
         ]
+
+    async def play(self) -> None:
+        await self.world.start()
+        actions = self.actions()
         weights, choices = [weight for weight, _ in actions], [action for _, action in actions]
         for _ in range(STEPS):
             await self.random.choices(choices, weights)[0]()
@@ -131,7 +141,7 @@ class Chaos:
         await self.begin_anew()
 
     async def begin_anew(self) -> None:
-        self.world = World.make(self.directory, clock=self.clock)
+        self.world = self.new_world()
         await self.world.start()
 
     # --- what helps
@@ -177,11 +187,77 @@ class Chaos:
         raise AssertionError([op for op in self.all_operations() if not op.state.terminal])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_whatever_happens_each_operation_ends_once_and_with_at_most_one_model(
-    tmp_path: Path, seed: int
-) -> None:
-    chaos = Chaos(tmp_path, seed)
+class ChaosOnABroker(Chaos):
+    """Backends that come and go while broker and agents stay; lines that are cut; requests that come back."""
+
+    def new_world(self) -> World:
+        broker = MemoryBroker(self.clock)
+        self.line = Line(broker)
+        return World.make(
+            self.directory,
+            clock=self.clock,
+            broker=broker,
+            wrap=lambda bus: self.line,
+            backend={"instance": BROKER_INSTANCE},
+        )
+
+    def actions(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
+        return [
+            *super().actions(),
+            (2, self.cut),
+            (4, self.mend),
+            (1, self.block),
+            (1, self.wait_very_long),
+            (2, self.submit_elsewhere),
+            (2, self.give_back),
+        ]
+
+    async def kill(self) -> None:
+        await self.world.kill_backend()
+        await self.begin_anew()
+
+    async def restart(self) -> None:
+        await self.world.stop_backend()
+        await self.begin_anew()
+
+    async def begin_anew(self) -> None:
+        self.line = Line(self.world.broker)
+        await self.world.start_another_backend()
+
+    async def cut(self) -> None:
+        if not self.line.is_cut:
+            await self.line.cut()
+
+    async def mend(self) -> None:
+        self.line.blocked = False
+        if self.line.is_cut:
+            self.line.mend()
+
+    async def block(self) -> None:
+        self.line.blocked = True
+
+    async def wait_very_long(self) -> None:
+        await self.world.pass_time(310)
+
+    async def submit_elsewhere(self) -> None:
+        with OperationStore.open(self.world.settings, clock=self.clock) as store:
+            submitter = Submitter(self.world.settings, store, clock=self.clock)
+            wished = wish(seed=self.random.randrange(3))
+            self.operations.append(submitter.submit(wished).operation.operation_id)
+
+    async def give_back(self) -> None:
+        """Be an agent that dies with each request that it takes, a few times."""
+        for _ in range(self.random.randrange(1, 8)):
+            doomed = MemoryBus(self.world.broker)
+            await doomed.consume(lane_queue("any"), prefetch=1, consumer_tag="doomed")
+            await doomed.close()
+
+    async def come_to_an_end(self) -> None:
+        await self.mend()
+        await super().come_to_an_end()
+
+
+async def _play(chaos: Chaos) -> None:
     await chaos.play()
     await chaos.come_to_an_end()
     chaos.check()
@@ -191,3 +267,17 @@ async def test_whatever_happens_each_operation_ends_once_and_with_at_most_one_mo
     dead_letters = chaos.world.broker.queue_depth("ktrdr.dead-letters")
     assert dead_letters == 0
     await chaos.world.stop()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_on_a_broker_too_each_operation_ends_once_and_with_at_most_one_model(
+    tmp_path: Path, seed: int
+) -> None:
+    await _play(ChaosOnABroker(tmp_path, seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_happens_each_operation_ends_once_and_with_at_most_one_model(
+    tmp_path: Path, seed: int
+) -> None:
+    await _play(Chaos(tmp_path, seed))
