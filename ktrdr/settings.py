@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     listen: Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")] = Field(
         default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint, as HOST:PORT."
     )
+    listen_certificate: Path | None = Field(
+        default=None, description="PEM file with the endpoint's certificate and its chain: makes it HTTPS."
+    )
+    listen_key: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
 
     agent_id: Annotated[str, Field(pattern=_NAME)] | None = Field(
         default=None, description="Name of a host agent, the same at each start; default: from the host name."

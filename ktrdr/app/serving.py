@@ -94,9 +94,10 @@ async def _endpoint(settings: Settings, blobs: BlobStore, stack: AsyncExitStack)
         return None
     # Here, because a backend whose agents share a store with it does without.
     from ktrdr.backend.api.app import create_app
-    from ktrdr.backend.api.server import serving
+    from ktrdr.backend.api.server import certificate_of, serving
 
     app = create_app(blobs, token=settings.blob_token, max_blob_bytes=settings.max_blob_bytes)
+    certificate = certificate_of(settings)
     host, port = settings.listen_address
-    bound = await stack.enter_async_context(serving(app, host, port))
-    return f"http://{bound[0]}:{bound[1]}"
+    bound = await stack.enter_async_context(serving(app, host, port, certificate=certificate))
+    return f"{'https' if certificate else 'http'}://{bound[0]}:{bound[1]}"

@@ -19,11 +19,12 @@ from pydantic import SecretStr
 
 from ktrdr.backend.api import server as server_module
 from ktrdr.backend.api.app import create_app
-from ktrdr.backend.api.server import Certificate, serving
+from ktrdr.backend.api.server import Certificate, certificate_of, serving
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.http import HttpBlobStore
 from ktrdr.clock import SystemClock
 from ktrdr.errors import BlobUnavailableError, SettingsError
+from ktrdr.settings import Settings
 from tests.blob_server import MIB, TOKEN, Served, blob_server
 from tests.broker.certificates import Certificates
 from tests.e2e.waiting import eventually
@@ -124,6 +125,15 @@ async def test_a_certificate_that_cannot_be_used_is_an_error(tmp_path: Path, mis
             app_of(tmp_path), "127.0.0.1", 0, certificate=Certificate(made.certificate, made.key)
         ):
             pass
+
+
+def test_a_certificate_without_its_key_is_an_error(tmp_path: Path) -> None:
+    assert certificate_of(Settings(home=tmp_path)) is None
+    both = Settings(home=tmp_path, listen_certificate=Path("a.pem"), listen_key=Path("a.key"))
+    assert certificate_of(both) == Certificate(Path("a.pem"), Path("a.key"))
+    for half in ({"listen_certificate": Path("a.pem")}, {"listen_key": Path("a.key")}):
+        with pytest.raises(SettingsError, match="only with its key"):
+            certificate_of(Settings(home=tmp_path, **half))
 
 
 async def test_signals_stay_with_the_caller(tmp_path: Path) -> None:

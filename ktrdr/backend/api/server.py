@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ktrdr.addresses import is_loopback
 from ktrdr.errors import SettingsError
+from ktrdr.settings import Settings
 
 _HEAD_S = 10.0
 _UNREAD_S = 30.0
@@ -33,6 +34,23 @@ class Certificate:
     chain: Path
     """The server's certificate, and those between it and the authority's."""
     key: Path
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """Return the certificate that the settings name, if they do.
+
+    Raises:
+        SettingsError: they name a certificate or a key, but not both.
+    """
+    chain, key = settings.listen_certificate, settings.listen_key
+    if chain is None and key is None:
+        return None
+    if chain is None or key is None:
+        raise SettingsError(
+            "A certificate of the HTTP endpoint is of use only with its key, and the other way round.",
+            fix="Set both KTRDR_LISTEN_CERTIFICATE and KTRDR_LISTEN_KEY, or neither.",
+        )
+    return Certificate(chain, key)
 
 
 @asynccontextmanager
