@@ -16,9 +16,9 @@ from ktrdr.bus.rabbitmq_connection import ConnectionLimits, RabbitMQConnection
 from ktrdr.bus.rabbitmq_errors import LIBRARY_ERRORS, bus_error
 from ktrdr.bus.rabbitmq_stats import Tally
 from ktrdr.drill.names import prefix_of
-from ktrdr.errors import BusError, BusUnavailableError, PublishBlockedError
+from ktrdr.errors import BusError, BusUnavailableError
 
-_CONNECT_WITHIN_S = 8.0
+_CONNECT_WITHIN_S = 5.0
 _ANSWER_WITHIN_S = 10.0
 _NAME = "ktrdr broker drill"
 
@@ -44,9 +44,10 @@ class Server:
 
 
 class ScratchBroker:
-    """A connection of the drill's own; each question has a channel of its own, since a no closes it.
+    """A connection of the drill's own; each question has a channel, since a no closes it.
 
-    Names are those of the bus, and mean what they mean under the prefix; nothing else can be named.
+    It never publishes, so that a broker that is short of memory goes on listening to it. Names are those of
+    the bus, and mean what they mean under the prefix; nothing else can be named.
     """
 
     def __init__(
@@ -93,7 +94,6 @@ class ScratchBroker:
 
         Raises:
             AccessRefusedError: this user may not.
-            PublishBlockedError: the broker is short of memory or disk.
             BusUnavailableError: there is no connection, or nothing is answered.
             BusError: the broker says no.
         """
@@ -107,8 +107,6 @@ class ScratchBroker:
                 finally:
                     await channel.close()
         except TimeoutError:
-            if self._connection.is_blocked:
-                raise PublishBlockedError from None
             raise BusUnavailableError(
                 f"The broker has not answered within {_ANSWER_WITHIN_S:g} s: {doing}."
             ) from None
