@@ -179,7 +179,7 @@ def _newest(known: OperationRecord, record: OperationRecord) -> OperationRecord:
     """Combine two readings, of which either may be the later: neither state nor progress goes back."""
     later = known if known.revision > record.revision else record
     progress = max(known.progress, record.progress, key=_position)
-    return replace(later, progress=progress)
+    return later if progress is later.progress else replace(later, progress=progress)
 
 
 def _position(progress: TrainingProgress | None) -> tuple[int, int]:
