@@ -23,7 +23,6 @@ from ktrdr.errors import AccessRefusedError, BusClosedError, BusError, BusUnavai
 _log = structlog.get_logger()
 
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 10.0
 _REFUSED_PAUSE_S = 15.0
 """A password that is wrong now is wrong for a while, and each attempt is a line in the broker's log."""
 _SPREAD = 0.25
@@ -41,6 +40,8 @@ class ConnectionLimits:
     request_s: float = 10.0
     """One question to the broker, and its answer."""
     close_s: float = 1.0
+    longest_pause_s: float = 5.0
+    """Between two attempts to connect."""
 
 
 class RabbitMQConnection:
@@ -178,7 +179,7 @@ class RabbitMQConnection:
             await asyncio.sleep(
                 self._rng.uniform(1 - _SPREAD, 1 + _SPREAD) * (_REFUSED_PAUSE_S if refused else pause_s)
             )
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, self.limits.longest_pause_s)
 
     async def _live(self, address: Address) -> None:
         """Connect, and return when the connection is lost."""
@@ -255,6 +256,9 @@ class RabbitMQConnection:
 
 class _Connection(aiormq.Connection):
     HEARTBEAT_GRACE_MULTIPLIER = 2
+    # Who waits for room in the queue writes to a channel that was closed meanwhile, which the broker answers by
+    # ending the connection. So there is always room: what is under way is bounded elsewhere.
+    FRAME_BUFFER_SIZE = 0
 
 
 class _Socket(TransportFactory):

@@ -59,7 +59,8 @@ class Lane:
         """
         async with self._slots:
             await self._connection.unblocked()
-            channel = await self._current()
+            while not (channel := await self._current()).take(outgoing.message_id):
+                await channel.wait_for(outgoing.message_id)
             try:
                 await channel.publish(outgoing)
             finally:
@@ -114,17 +115,28 @@ class _ConfirmingChannel:
 
     @property
     def is_usable(self) -> bool:
-        return not self._is_spoilt and not self._amqp.is_closed
+        # A channel that the broker is closing leaves its connection before it knows itself.
+        is_ours = self._amqp.connection.channels.get(self._amqp.number) is self._amqp
+        return is_ours and not self._is_spoilt and not self._amqp.is_closed
 
     @property
     def is_idle(self) -> bool:
         return not self._in_flight
 
+    def take(self, message_id: str) -> bool:
+        """Claim an id: a message that is returned is known by it alone, so it is never in flight twice."""
+        if not self.is_usable or message_id in self._in_flight:
+            return False
+        self._in_flight[message_id] = asyncio.Event()
+        return True
+
+    async def wait_for(self, message_id: str) -> None:
+        """Wait until an id is no longer in flight."""
+        if (done := self._in_flight.get(message_id)) is not None:
+            await done.wait()
+
     async def publish(self, outgoing: Outgoing) -> None:
-        # A message that is returned is known by its id alone, so that one id is never in flight twice.
-        while (other := self._in_flight.get(outgoing.message_id)) is not None:
-            await other.wait()
-        done = self._in_flight[outgoing.message_id] = asyncio.Event()
+        """Publish a message whose id is taken. Nothing may be awaited in between."""
         try:
             await self._amqp.basic_publish(
                 outgoing.body,
@@ -144,8 +156,7 @@ class _ConfirmingChannel:
                 raise
             raise _interrupted(outgoing, "the connection was lost") from error
         finally:
-            del self._in_flight[outgoing.message_id]
-            done.set()
+            self._in_flight.pop(outgoing.message_id).set()
 
     async def close(self, timeout_s: float) -> None:
         with suppress(*LIBRARY_ERRORS, TimeoutError):
