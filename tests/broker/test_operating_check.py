@@ -252,6 +252,15 @@ def test_for_people_it_is_one_line_each_with_what_to_do_below(operator: Operator
     assert "14 things to put right." in said.stderr
 
 
+def test_the_doctor_says_what_is_wrong_with_the_broker(operator: Operator) -> None:
+    findings = operator.ask("doctor", status=1)
+    (found,) = [finding for finding in findings if finding["subject"] == "broker"]
+    assert found["health"] == "problem"
+    assert found["detail"].startswith("RabbitMQ ")
+    assert f"exchange {operator.wire('ktrdr.requests')} is missing, and 13 more" in found["detail"]
+    assert found["fix"] == "See: ktrdr broker check"
+
+
 def test_a_refused_password_is_told_at_once(operator: Operator) -> None:
     url = operator.node.amqp_url(password="wrong")
     error = operator.ask("broker", "check", "--broker", url, status=1)["error"]

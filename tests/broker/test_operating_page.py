@@ -16,6 +16,7 @@ from ktrdr.cli.main import app
 from ktrdr.events.message import Message
 from tests.broker.node import PrivateNode
 from tests.broker.operating_world import World, working
+from tests.e2e.installation import epochs
 from tests.e2e.waiting import eventually
 
 pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("operating")]
@@ -85,9 +86,7 @@ def test_the_page_has_commands() -> None:
 def test_a_command_of_the_page_works(command: str, world: World, run: CliRunner) -> None:
     words = as_written(command, world)
     if words[0] == "agent":
-        agent = world.installation.start(*words, "--home", "another-home").until_said("listening")
-        agent.send(signal.SIGTERM)
-        agent.succeed()
+        works_as_its_own_user(world, words)
         return
     if words[0] == "dead" and words[1] != "list":
         asyncio.run(bury(world))
@@ -95,6 +94,23 @@ def test_a_command_of_the_page_works(command: str, world: World, run: CliRunner)
     said(run, *words)
     if words[0] == "dead":
         said(run, "dead", "discard", "--all")
+
+
+def works_as_its_own_user(world: World, words: list[str]) -> None:
+    """Start the agent of the page, have it train, and drain it."""
+    name, home = "gpu-box", world.installation.root / "gpu-box"
+    world.add_agents_user(name)
+    agent = world.installation.start(
+        *words,
+        KTRDR_BROKER_URL=world.url(name),
+        KTRDR_HOME=str(home),
+        KTRDR_BLOB_STORE=str(world.installation.settings.blobs_dir),
+    ).until_said("listening")
+    trained = world.installation.train("--lane", "gpu", *epochs(2), "--json", seed=8).succeed().json()
+    assert (trained["state"], trained["agent_id"]) == ("completed", name)
+    agent.send(signal.SIGTERM)
+    agent.succeed()
+    world.node.management.delete_user(name)
 
 
 def said(run: CliRunner, *words: str) -> str:
