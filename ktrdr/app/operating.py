@@ -24,7 +24,9 @@ async def dead_letter_box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
         SettingsError: they name none.
         BusError: it cannot be reached, or does not let this user in.
     """
-    bus = connect_to_broker(settings, _name())
+    # A bus waits for its broker; who sits in front of it would rather know at once.
+    async with _probing(settings):
+        bus = connect_to_broker(settings, _name())
     try:
         yield DeadLetterBox(bus, timeout_s=settings.publish_timeout_s)
     finally:

@@ -24,8 +24,9 @@ from ktrdr.bus.rabbitmq_connection import ConnectionLimits, RabbitMQConnection
 from ktrdr.bus.rabbitmq_errors import LIBRARY_ERRORS, bus_error
 from ktrdr.bus.rabbitmq_stats import Tally
 from ktrdr.bus.topology import Exchange, Queue
+from ktrdr.errors import BusUnavailableError
 
-_ANSWER_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 10.0
 _DIFFERENCE = re.compile(
     r"inequivalent arg '(?P<name>.+?)' for .+: received (?P<wanted>.*) but current is (?P<found>.*)"
 )
@@ -177,28 +178,38 @@ _Declare = Callable[[AbstractChannel, bool], Awaitable[Sighting]]
 
 @asynccontextmanager
 async def probing(url: str, *, prefix: str, name: str) -> AsyncIterator[BrokerProbe]:
-    """Connect to a broker in order to ask.
+    """Connect to a broker in order to ask; of several nodes, to the first that can be reached.
 
     Args:
-        url: as for `RabbitMQBus`; of several nodes, the first is asked.
+        url: as for `RabbitMQBus`.
         prefix: what names begin with on the broker.
         name: of the connection, in the management UI.
 
     Raises:
+        BusUnavailableError: no node can be reached.
+        AccessRefusedError: the broker does not let this user in.
         SettingsError: no broker can be reached by that URL.
     """
-    address = parse_addresses(url)[0]
-    connection = RabbitMQConnection(
-        [address],
-        name=name,
-        limits=ConnectionLimits(),
-        tally=Tally(),
-        rng=random.Random(),  # noqa: S311  (it spreads pauses)
-    )
-    try:
-        yield BrokerProbe(connection, address, prefix)
-    finally:
-        await connection.close()
+    addresses = parse_addresses(url)
+    for address in addresses:
+        connection = RabbitMQConnection(
+            [address],
+            name=name,
+            limits=ConnectionLimits(),
+            tally=Tally(),
+            rng=random.Random(),  # noqa: S311  (it spreads pauses)
+        )
+        try:
+            try:
+                await connection.first_connection()
+            except BusUnavailableError:
+                if address is addresses[-1]:
+                    raise
+                continue
+            yield BrokerProbe(connection, address, prefix)
+            return
+        finally:
+            await connection.close()
 
 
 def _difference(text: str) -> Difference | None:

@@ -1,7 +1,6 @@
 """The bus over RabbitMQ 3.10 or later: between processes and machines."""
 
 import asyncio
-import logging
 import random
 from collections import Counter
 
@@ -29,8 +28,6 @@ _log = structlog.get_logger()
 _REJECT_TIMEOUT_S = 5.0
 
 tolerate_hostile_properties()
-# What aiormq has to say is said here, in other words; without a handler Python would print it.
-logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 
 class RabbitMQBus:

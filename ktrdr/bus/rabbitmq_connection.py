@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import random
 import ssl
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from ktrdr.bus.rabbitmq_stats import Tally
 from ktrdr.errors import AccessRefusedError, BusClosedError, BusError, BusUnavailableError
 
 _log = structlog.get_logger()
+
+# What aiormq has to say is said here, in other words; without a handler Python would print it.
+logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 _FIRST_PAUSE_S = 0.25
 _REFUSED_PAUSE_S = 15.0
@@ -115,6 +119,18 @@ class RabbitMQConnection:
             if isinstance(self._problem, AccessRefusedError):
                 raise AccessRefusedError(self._problem.message, fix=self._problem.fix)
             await self._news.wait()
+
+    async def first_connection(self) -> aiormq.Connection:
+        """Wait for a connection, or for the first attempt at one to fail, for those who would rather know.
+
+        Raises:
+            BusError: why it failed.
+        """
+        while self._problem is None and not self.is_connected and not self._is_closed:
+            await self._news.wait()
+        if self._problem is not None and not isinstance(self._problem, AccessRefusedError):
+            raise self.unavailable()
+        return await self.connection()
 
     async def unblocked(self) -> None:
         """Wait for a connection over which the broker takes messages.
@@ -256,8 +272,8 @@ class RabbitMQConnection:
 
 class _Connection(aiormq.Connection):
     HEARTBEAT_GRACE_MULTIPLIER = 2
-    # Who waits for room in the queue writes to a channel that was closed meanwhile, which the broker answers by
-    # ending the connection. So there is always room: what is under way is bounded elsewhere.
+    # Who waits for room in the queue writes to a channel that was closed meanwhile, which the broker answers
+    # by ending the connection. So there is always room: what is under way is bounded elsewhere.
     FRAME_BUFFER_SIZE = 0
 
 
