@@ -1,6 +1,8 @@
 """What the backend does with each event of the agents."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -39,6 +41,8 @@ from ktrdr.events import (
 _log = structlog.get_logger()
 
 _LOOK_AGAIN_S = 0.25
+_LARGE_AT_ONCE = 2
+"""Models that are fetched from the blob store: they fill the memory, and threads when it is slow or away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class EventHandlers:
     offload: Offload
     on_change: Callable[[OperationRecord], None]
     _turns: Turns = field(default_factory=Turns, init=False)
+    _large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE), init=False)
 
     async def durable(self, envelope: Envelope) -> None:
         """Handle an event of the queue of durable events.
@@ -111,7 +116,8 @@ class EventHandlers:
     async def _take(self, event: ModelReady, event_id: str) -> None:
         manifest = event.manifest
         # Side by side, all would be made the next version, and all but the first anew.
-        async with self._turns.of(f"{manifest.strategy}/{manifest.symbol}/{manifest.timeframe}"):
+        turn = self._turns.of(f"{manifest.strategy}/{manifest.symbol}/{manifest.timeframe}")
+        async with turn, nullcontext() if event.blob is None else self._large:
             self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
 
     async def transient(self, envelope: Envelope) -> None:

@@ -16,13 +16,24 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ktrdr.backend.group_commit import GroupCommit
-from ktrdr.errors import DatabaseUnavailableError, KtrdrError, SettingsError, StorageFullError
+from ktrdr.errors import (
+    DatabaseUnavailableError,
+    KtrdrError,
+    SettingsError,
+    StorageFullError,
+    StoreError,
+)
 
 T = TypeVar("T")
 
 _FULL_BELOW_BYTES = 1024 * 1024
 _POLL_OTHER_ENGINES_S = 1.0
 _SCHEMA_LOCK = 0x6B74726472  # "ktrdr": any constant that no other program uses
+_HOLD = _SCHEMA_LOCK + 1
+_HELD = text(
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :high AND objid = :low"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 class Database:
@@ -136,6 +147,37 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             yield connection
+
+    def hold(self) -> Connection | None:
+        """Return a connection by which one process at a time holds the database, until it closes it.
+
+        On SQLite there is none: processes on one machine have lock files.
+
+        Raises:
+            StoreError: another process holds it, perhaps on another machine.
+            DatabaseUnavailableError: the database is away.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return None
+        with self._translated():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _HOLD}).scalar_one():
+                return connection
+            connection.close()
+        raise StoreError(
+            f"Another `ktrdr serve` carries the operations of the database {self.name}.",
+            fix="Stop it first, or leave them to it.",
+        )
+
+    def is_held(self) -> bool:
+        """Return whether a process, on any machine, is seen to `hold` the database."""
+        if self._engine.dialect.name != "postgresql":
+            return False
+        # A key of 64 bits is listed as two halves.
+        where = {"high": _HOLD >> 32, "low": _HOLD & 0xFFFFFFFF}
+        with self.read() as connection:
+            holders: int = connection.execute(_HELD, where).scalar_one()
+        return holders > 0
 
     def watch_commits(self) -> "CommitWatch":
         """Return what tells whether anybody, in any process, has committed."""

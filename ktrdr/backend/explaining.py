@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from ktrdr.backend.fleet import read_agents, why_not_taken
-from ktrdr.backend.instances import BROKER_INSTANCE, Instances
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import AgentRecord, AgentStatus, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations, outbox
@@ -13,16 +13,23 @@ from ktrdr.events import TrainingRequested
 
 
 def why_waiting(
-    connection: Connection, operation: OperationRecord, instances: Instances, now: datetime
+    connection: Connection, operation: OperationRecord, now: datetime, *, is_carried: bool
 ) -> str:
-    """Return what the operation waits for; empty if it runs, is about to, or has ended."""
+    """Return what the operation waits for; empty if it runs, is about to, or has ended.
+
+    Args:
+        connection: to the database.
+        operation: as it is.
+        now: the moment for which it is asked.
+        is_carried: whether a process that lives sees to it.
+    """
     if operation.state.terminal:
         return ""
     by_broker = operation.owner == BROKER_INSTANCE
-    if operation.owner is None or (not by_broker and not instances.is_alive(operation.owner)):
-        return "the process that carried it is gone; the next `ktrdr train` or `ktrdr work` goes on with it"
-    if by_broker and not instances.is_alive(BROKER_INSTANCE):
+    if not is_carried and by_broker:
         return "no `ktrdr serve` runs, which would publish it and hear of it"
+    if not is_carried:
+        return "the process that carried it is gone; the next `ktrdr train` or `ktrdr work` goes on with it"
     fleet = read_agents(connection, now) if by_broker else []
     if operation.state in (State.RUNNING, State.CANCELLING):
         return _why_not_heard(operation, fleet, now)

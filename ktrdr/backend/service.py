@@ -1,7 +1,6 @@
 """The backend of one process: what it is told to train, it sees to an end."""
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -9,27 +8,25 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from sqlalchemy import delete, insert, update
 
-import ktrdr
-from ktrdr.backend import cancelling, dispatching
+from ktrdr.backend import cancelling
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.consumer import EventHandlers
-from ktrdr.backend.instances import BROKER_INSTANCE, InstanceLock
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Leases
+from ktrdr.backend.listening import Listening
 from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.persistence import ModelPersister, RenderReport
 from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.publisher import OutboxRelay
-from ktrdr.backend.reachability import takes_messages
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.registration import Registration
 from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
 from ktrdr.backend.sweep import Sweep
-from ktrdr.backend.tables import instances
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.work import Work
@@ -41,17 +38,11 @@ from ktrdr.bus.topology import (
     BACKEND_PRESENCE,
     BACKEND_PROGRESS,
     BACKEND_RETURNED,
-    shared_topology,
 )
 from ktrdr.clock import Clock
 from ktrdr.errors import (
-    AccessRefusedError,
-    BusClosedError,
-    BusError,
-    BusUnavailableError,
     KtrdrError,
     OperationNotFoundError,
-    PublishTimeoutError,
     StoreError,
 )
 from ktrdr.ids import IdFactory
@@ -61,8 +52,6 @@ from ktrdr.settings import Settings
 _log = structlog.get_logger()
 
 _SWEEP_S = 1.0
-_STARTING_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
-"""A broker that has just started lets us in before it finds all its queues."""
 _SILENT_AFTER = 2 / 3
 """Of a lease: from then on an agent calls itself detached."""
 _DRAIN_S = 2.0
@@ -157,7 +146,10 @@ class Backend:
             offload=offload,
             on_change=self._changed,
         )
-        self._subscriptions = [
+        self._listening = Listening(
+            bus, self._leases, clock=clock, ids=ids, timeout_s=settings.publish_timeout_s
+        )
+        self._listening.subscriptions = [
             Subscription(
                 bus,
                 queue,
@@ -167,7 +159,7 @@ class Backend:
                 on_obstacle=handlers.note_obstacle,
                 pause=handlers.pause,
                 clock=clock,
-                on_return=self._heard_again,
+                on_return=self._listening.heard_again,
                 shortcut=handlers.at_sight if queue == BACKEND_PRESENCE else None,
                 excuse=self._presences.take_unreadable if queue == BACKEND_PRESENCE else None,
             )
@@ -186,13 +178,12 @@ class Backend:
             interval_s=min(_SWEEP_S, settings.lease_s / 4),
             clock=clock,
             offload=offload,
-            last_idle=lambda: min(subscription.last_idle() for subscription in self._subscriptions),
-            is_cut_off=self._is_cut_off,
+            last_idle=self._listening.last_idle,
+            is_cut_off=self._listening.is_cut_off,
             accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
         )
-        self._registration = asyncio.Lock()
-        self._lock: InstanceLock | None = None
+        self._registration = Registration(store, self.instance, offload=offload)
         self._working: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------------
@@ -208,8 +199,8 @@ class Backend:
             DatabaseUnavailableError: the database, or the directory of instances, cannot be written.
             StorageFullError: a disk is full.
         """
-        await self._register()
-        await self._declare()
+        await self._registration.enter()
+        await self._listening.declare()
         await self._offload(self._repair)
         await self._sweep.begin()
         self._working = asyncio.create_task(self._work(), name=f"backend-{self.instance}")
@@ -233,14 +224,7 @@ class Backend:
             await self._progress.flush()
             await self._flush_presences()
         self._feed.fail(StoreError("The backend was stopped."))
-        if self._lock is not None:
-            try:
-                await self._offload(lambda: self._store.change(self._leave))
-            except KtrdrError as error:
-                # Others find out by the lock that is free.
-                _log.warning("operations not released", error=str(error))
-            self._lock.release()
-            self._lock = None
+        await self._registration.leave()
         if crash is not None:
             raise _cause(crash)
 
@@ -281,7 +265,7 @@ class Backend:
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
-        await self._register()
+        await self._registration.enter()
         submission = await self._offload(lambda: self._submitter.submit(wish, owner=self.instance))
         if submission.resumed:
             self._sweep.taken_over(submission.operation)
@@ -330,8 +314,7 @@ class Backend:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for subscription in self._subscriptions:
-                group.create_task(subscription.run())
+            self._listening.start(group)
             for forever in (self._relay, self._sweep, self._feed, self._progress):
                 group.create_task(forever.run())
             if self._is_broker:
@@ -352,81 +335,26 @@ class Backend:
     def _committed(self) -> None:
         self._relay.wake()
 
-    def _heard_again(self) -> None:
-        # The first that is back is alone: until then nothing at all could be heard.
-        listening = sum(subscription.listening for subscription in self._subscriptions)
-        self._leases.begin_anew(with_limits=listening == 1)
-
-    async def _is_cut_off(self) -> bool:
-        if not any(subscription.listening for subscription in self._subscriptions):
-            return True
-        return not await takes_messages(self._bus, self._ids, timeout_s=self._settings.publish_timeout_s)
-
-    async def _declare(self) -> None:
-        for pause_s in (*_STARTING_PAUSES_S, None):
-            try:
-                await self._bus.declare(shared_topology())
-            except (BusClosedError, AccessRefusedError):
-                raise
-            except (BusUnavailableError, PublishTimeoutError) as error:
-                _log.warning("the broker is away; work begins when it is back", reason=str(error))
-            except BusError as error:
-                if pause_s is None:
-                    raise
-                _log.info("the broker is not ready", reason=str(error))
-                await self._clock.sleep(pause_s)
-                continue
-            return
-
     async def _flush_presences(self) -> None:
         if self._is_broker:
             await self._presences.flush()
-
-    async def _register(self) -> None:
-        async with self._registration:
-            if self._lock is None:
-                self._lock = await self._offload(lambda: self._store.instances.register(self.instance))
-                await self._offload(lambda: self._store.change(self._enter))
 
     @property
     def _is_broker(self) -> bool:
         return self.instance == BROKER_INSTANCE
 
-    def _enter(self, work: Work) -> None:
-        work.connection.execute(delete(instances).where(instances.c.id == self.instance))
-        work.connection.execute(
-            insert(instances).values(
-                id=self.instance,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                program_version=ktrdr.__version__,
-                started_at=work.now,
-            )
-        )
-
-    def _leave(self, work: Work) -> None:
-        if not self._is_broker:
-            dispatching.release(work, self.instance)
-        work.connection.execute(
-            update(instances).where(instances.c.id == self.instance).values(stopped_at=work.now)
-        )
-
     def _repair(self) -> None:
         self._store.instances.remove_stale()
         try:
-            self._persister.repair(self._is_at_work)
+            self._persister.repair(self._registration.is_at_work)
         except KtrdrError as error:
             # Nothing depends on it: links are made anew with the next model.
             _log.warning("models directory not put right", error=str(error))
 
-    def _is_at_work(self, instance: str) -> bool:
-        # As the broker's instance we have written nothing yet: what has that name is of one that died.
-        return instance != BROKER_INSTANCE and self._store.instances.is_alive(instance)
-
     async def _drain(self, working: asyncio.Task[None]) -> None:
         end = self._clock.monotonic() + _DRAIN_S
         while not working.done() and self._clock.monotonic() < end:
-            if self._relay.idle.is_set() and all(subscription.idle for subscription in self._subscriptions):
+            if self._relay.idle.is_set() and self._listening.idle:
                 return
             await self._clock.sleep(_DRAIN_POLL_S)
 

@@ -5,7 +5,7 @@ Parameters that are no bound parameter below name the columns to be set.
 
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Insert, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ktrdr.backend.rows import select_operations
@@ -75,12 +75,13 @@ WITHDRAW_REQUESTS = delete(outbox).where(
     outbox.c.operation_id == _of_operation, outbox.c.sent_at.is_(None), outbox.c.type == _REQUESTED
 )
 
-_INSERT_NEW: dict[str, Insert] = {
-    "sqlite": sqlite.insert(inbox).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(inbox).on_conflict_do_nothing(),
+# What drivers count of an insertion, not all of them tell.
+_INSERT_NEW = {
+    "sqlite": sqlite.insert(inbox).on_conflict_do_nothing().returning(inbox.c.event_id),
+    "postgresql": postgresql.insert(inbox).on_conflict_do_nothing().returning(inbox.c.event_id),
 }
 
 
 def insert_if_new(connection: Connection, **values: Any) -> bool:
     """Add to the inbox what is not in it; return whether it was not."""
-    return connection.execute(_INSERT_NEW[connection.dialect.name], values).rowcount == 1
+    return connection.execute(_INSERT_NEW[connection.dialect.name], values).first() is not None

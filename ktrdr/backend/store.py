@@ -234,16 +234,22 @@ class OperationStore:
         """
         if operation.state.terminal or operation.owner is None:
             return False
+        if operation.owner == BROKER_INSTANCE:
+            return self.is_served()
         return self.instances.is_alive(operation.owner)
 
     def is_served(self) -> bool:
-        """Return whether a ``ktrdr serve`` runs here, which carries what goes over the broker."""
-        return self.instances.is_alive(BROKER_INSTANCE)
+        """Return whether a ``ktrdr serve`` runs, which carries what goes over the broker.
+
+        With SQLite it is seen on its own machine only, as the database is.
+        """
+        return self._database.is_held() or self.instances.is_alive(BROKER_INSTANCE)
 
     def why_waiting(self, operation: OperationRecord) -> str:
         """Return in words what the operation waits for; empty if it runs, is about to, or has ended."""
+        is_carried = self.is_carried(operation)
         with self._database.read() as connection:
-            return why_waiting(connection, operation, self.instances, self.now())
+            return why_waiting(connection, operation, self.now(), is_carried=is_carried)
 
     def agents(self) -> list[AgentRecord]:
         """Return the host agents that were heard of over the broker, by name.
@@ -271,6 +277,10 @@ class OperationStore:
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a transaction that sees one state of the database, for queries of one's own."""
         return self._database.read()
+
+    def hold(self) -> Connection | None:
+        """Be the one process that carries what goes over the broker; see `Database.hold`."""
+        return self._database.hold()
 
     def watch_commits(self) -> CommitWatch:
         """Return what tells whether anybody, in any process, has committed."""

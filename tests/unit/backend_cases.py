@@ -351,8 +351,9 @@ class World:
             backend._working.cancel()
             await asyncio.wait((backend._working,))
         await backend._bus.close()
-        if backend._lock is not None and backend._lock._descriptor is not None:
-            os.close(backend._lock._descriptor)
+        lock = backend._registration._lock
+        if lock is not None and lock._descriptor is not None:
+            os.close(lock._descriptor)
 
     async def stop_backend(self) -> None:
         """End the backend in an orderly way; bus, agents and database stay."""

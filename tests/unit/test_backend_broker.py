@@ -192,6 +192,13 @@ async def test_what_a_killed_process_had_staged_is_removed_by_its_successor(worl
     assert not staged.exists()
 
 
+async def test_what_is_being_staged_by_who_serves_is_left_alone_by_others(world: World) -> None:
+    staged = world.settings.models_dir / ".staging" / f"{BROKER_INSTANCE}~0123"
+    staged.mkdir(parents=True)
+    async with started(world.directory, clock=world.clock):
+        assert staged.exists()
+
+
 # --- cancelling while nobody serves
 
 

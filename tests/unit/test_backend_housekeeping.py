@@ -69,7 +69,7 @@ async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: Wo
         assert not held
     assert not progress._newest
     assert not progress._unwritten
-    for subscription in backend._subscriptions:
+    for subscription in backend._listening.subscriptions:
         assert not subscription._in_hand
         assert not subscription._last_of
     assert len(backend._presences._known) == 1

@@ -1,0 +1,110 @@
+"""All that the backend listens to, and whether anybody could be heard."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from ktrdr.backend.leases import Leases
+from ktrdr.backend.subscription import Subscription
+from ktrdr.bus.port import Bus
+from ktrdr.bus.topology import REQUESTS, shared_topology
+from ktrdr.clock import Clock
+from ktrdr.errors import (
+    AccessRefusedError,
+    BusClosedError,
+    BusError,
+    BusUnavailableError,
+    PublishTimeoutError,
+)
+from ktrdr.events.message import Message
+from ktrdr.ids import IdFactory
+
+_log = structlog.get_logger()
+
+_STARTING_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""A broker that has just started lets us in before it finds all its queues."""
+
+
+class Listening:
+    """The subscriptions of one backend.
+
+    Args:
+        bus: where they are.
+        leases: begin anew when something is heard again that could not be heard.
+        clock: for pauses.
+        ids: for the messages that try whether the broker takes any.
+        timeout_s: of such a message.
+    """
+
+    def __init__(self, bus: Bus, leases: Leases, *, clock: Clock, ids: IdFactory, timeout_s: float) -> None:
+        self._bus = bus
+        self._leases = leases
+        self._clock = clock
+        self._ids = ids
+        self._timeout_s = timeout_s
+        self.subscriptions: Sequence[Subscription] = ()
+
+    async def declare(self) -> None:
+        """Declare the topology; a broker that is away is waited for later.
+
+        Raises:
+            BusError: the broker has something else under our names, or does not let us in.
+            BusClosedError: the bus was closed.
+        """
+        for pause_s in (*_STARTING_PAUSES_S, None):
+            try:
+                await self._bus.declare(shared_topology())
+            except (BusClosedError, AccessRefusedError):
+                raise
+            except (BusUnavailableError, PublishTimeoutError) as error:
+                _log.warning("the broker is away; work begins when it is back", reason=str(error))
+            except BusError as error:
+                if pause_s is None:
+                    raise
+                _log.info("the broker is not ready", reason=str(error))
+                await self._clock.sleep(pause_s)
+                continue
+            return
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Listen, until the group is cancelled."""
+        for subscription in self.subscriptions:
+            group.create_task(subscription.run())
+
+    @property
+    def idle(self) -> bool:
+        """Whether every queue is empty and nothing is in hand."""
+        return all(subscription.idle for subscription in self.subscriptions)
+
+    def last_idle(self) -> float:
+        """Return when everything was last read and done, in monotonic seconds; now, if it is."""
+        return min(subscription.last_idle() for subscription in self.subscriptions)
+
+    def heard_again(self) -> None:
+        """Take note that one of the subscriptions was lost, and is back."""
+        listening = sum(subscription.listening for subscription in self.subscriptions)
+        # The first that is back is alone: until then nothing at all could be heard.
+        self._leases.begin_anew(with_limits=listening == 1)
+
+    async def is_cut_off(self) -> bool:
+        """Return whether nobody can be heard: who cannot speak must not be taken for silent."""
+        if not any(subscription.listening for subscription in self.subscriptions):
+            return True
+        return not await self._broker_takes_messages()
+
+    async def _broker_takes_messages(self) -> bool:
+        # A broker that is short of memory or disk blocks whoever publishes, and tells only them: its queues
+        # look empty from the other end. It still takes the first message of each connection, so that one
+        # proves nothing. They go to nobody: no lane has an empty name.
+        try:
+            for _ in range(2):
+                message = Message(
+                    body=b"", message_id=self._ids.event_id(), type="ktrdr.probe", persistent=False
+                )
+                await self._bus.publish(
+                    message, exchange=REQUESTS, routing_key="", mandatory=False, timeout_s=self._timeout_s
+                )
+        except (BusUnavailableError, PublishTimeoutError):
+            return False
+        return True
