@@ -24,6 +24,17 @@ def broker_url(settings: Settings) -> str:
     return settings.broker_url.get_secret_value()
 
 
+def broker_user(settings: Settings) -> str:
+    """Return the broker's user that this process is.
+
+    Raises:
+        SettingsError: the settings name no broker, or its URL is wrong.
+    """
+    from ktrdr.bus.rabbitmq_address import parse_addresses
+
+    return parse_addresses(broker_url(settings))[0].user
+
+
 def connect_to_broker(settings: Settings, name: str) -> "RabbitMQBus":
     """Return a bus on the broker; it connects by itself, as soon as it can.
 
