@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     broker_heartbeat_s: Annotated[int, Field(ge=1, le=600)] = Field(
         default=15, description="A connection that is silent for about twice as long counts as lost."
     )
+    management_url: SecretStr | None = Field(
+        default=None,
+        description="http(s)://user:password@host:15672 of the broker's management API, by which "
+        "`ktrdr broker check` sees more.",
+    )
     blob_store: str | None = Field(
         default=None,
         description="Where datasets and large models are: a directory, s3://bucket/prefix, or the http(s) "
@@ -138,7 +143,7 @@ class Settings(BaseSettings):
         return self.home / "instances"
 
 
-SECRETS = ("broker_url", "blob_token")
+SECRETS = ("broker_url", "management_url", "blob_token")
 """Settings that may also be in a file, which the variable with ``_FILE`` names: ``KTRDR_BROKER_URL_FILE``."""
 
 

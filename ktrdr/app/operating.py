@@ -33,22 +33,19 @@ async def dead_letter_box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
         await bus.close()
 
 
-async def check_broker(
-    settings: Settings, *, lanes: Sequence[str] = (), management: str | None = None
-) -> list[Finding]:
+async def check_broker(settings: Settings, *, lanes: Sequence[str] = ()) -> list[Finding]:
     """Compare the broker that the settings name with what ktrdr needs; changes nothing.
 
     Args:
-        settings: which broker.
+        settings: which broker, and perhaps where its management API is, for what AMQP does not tell.
         lanes: besides the usual ones.
-        management: URL of its management API, for what AMQP does not tell.
 
     Raises:
         SettingsError: the settings name no broker.
         BusError: it cannot be reached, or does not let this user in.
     """
     async with _probing(settings) as probe:
-        view = await _view(settings, probe, management)
+        view = await _view(settings, probe)
         return await examine(probe, _topology(lanes), prefix=settings.broker_prefix, view=view)
 
 
@@ -75,13 +72,15 @@ def _probing(settings: Settings) -> AbstractAsyncContextManager[BrokerProbe]:
     return probing(broker_url(settings), prefix=settings.broker_prefix, name=_name())
 
 
-async def _view(settings: Settings, probe: BrokerProbe, management: str | None) -> ManagementView | None:
-    if management is None:
+async def _view(settings: Settings, probe: BrokerProbe) -> ManagementView | None:
+    if settings.management_url is None:
         return None
+    url = settings.management_url.get_secret_value()
     # Both ports of a broker usually show the same certificate.
-    cafile = parse_qs(urlsplit(broker_url(settings)).query).get("cafile", [None])[0]
+    first_node = broker_url(settings).split()[0]
+    cafile = parse_qs(urlsplit(first_node).query).get("cafile", [None])[0]
     server = await probe.server()
-    return await look_at(management, vhost=server.vhost, user=server.user, cafile=cafile)
+    return await look_at(url, vhost=server.vhost, user=server.user, cafile=cafile)
 
 
 def _topology(lanes: Sequence[str]) -> Topology:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from ktrdr.bus.findings import Finding
 
-app = typer.Typer(help="The message broker: set up, check, definitions of its users.", no_args_is_help=True)
+app = typer.Typer(
+    help="The message broker: set up, check, drill, definitions of its users.", no_args_is_help=True
+)
 app.command()(drill.drill)
 
 LaneOption = Annotated[
@@ -67,9 +69,8 @@ def check(
     management: Annotated[
         str | None,
         typer.Option(
-            envvar="KTRDR_MANAGEMENT_URL",
-            help="http(s)://user:password@host:15672, for what AMQP does not tell: bindings, what nobody "
-            "declares, alarms, permissions.",
+            help="http(s)://user:password@host:15672, for what AMQP does not tell: bindings, policies, "
+            "alarms, permissions, what nobody declares. Better in KTRDR_MANAGEMENT_URL.",
             metavar="URL",
         ),
     ] = None,
@@ -77,10 +78,10 @@ def check(
 ) -> None:
     """Compare the broker with what ktrdr needs, and change nothing; exit status 1 if something is wrong."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=broker, broker_prefix=prefix)
+        settings = settings_for(context, broker_url=broker, broker_prefix=prefix, management_url=management)
         from ktrdr.app.operating import check_broker
 
-        findings = asyncio.run(check_broker(settings, lanes=lane or (), management=management))
+        findings = asyncio.run(check_broker(settings, lanes=lane or ()))
     _report(findings, "The broker is as it should be.", as_json=as_json)
 
 
