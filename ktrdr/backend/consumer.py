@@ -9,7 +9,7 @@ import structlog
 
 from ktrdr.backend import attempts, cancelling, granting, returning
 from ktrdr.backend.leases import Leases
-from ktrdr.backend.persistence import ModelPersister
+from ktrdr.backend.persistence import ModelPersister, VerifiedModel
 from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.records import HistoryKind, OperationRecord
@@ -114,11 +114,20 @@ class EventHandlers:
         return attempts.checkpoint_saved(work, event)
 
     async def _take(self, event: ModelReady, event_id: str) -> None:
-        manifest = event.manifest
-        # Side by side, all would be made the next version, and all but the first anew.
-        turn = self._turns.of(f"{manifest.strategy}/{manifest.symbol}/{manifest.timeframe}")
-        async with turn, nullcontext() if event.blob is None else self._large:
-            self._changed(await self.offload(lambda: self.persister.take(event, event_id)))
+        async with nullcontext() if event.blob is None else self._large:
+            result = await self.offload(lambda: self.persister.examine(event, event_id))
+            if isinstance(result, VerifiedModel):
+                result = await self._register(result)
+        self._changed(result)
+
+    async def _register(self, model: VerifiedModel) -> OperationRecord | None:
+        before = model.operation
+        async with self._turns.of(f"{before.strategy}/{before.symbol}/{before.timeframe}"):
+            operation = await self.offload(lambda: self.persister.register(model))
+        if operation is not None and operation.state is State.COMPLETED:
+            completed = operation
+            await self.offload(lambda: self.persister.point_latest(completed))
+        return operation
 
     async def transient(self, envelope: Envelope) -> None:
         """Handle progress or presence.

@@ -38,6 +38,17 @@ class _VersionTakenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedModel:
+    """A result that is what it should be; its files are staged, or to be staged with the report."""
+
+    event: ModelReady
+    event_id: str
+    operation: OperationRecord
+    files: dict[str, bytes]
+    staged: StagedModel | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     """A verified model, about to become a version."""
 
@@ -80,11 +91,10 @@ class ModelPersister:
         self._limit_bytes = limit_bytes
         self._render_report = render_report
 
-    def take(self, event: ModelReady, event_id: str) -> OperationRecord | None:
-        """Persist the model, or say why not; answers the agent either way, also when the event comes again.
+    def examine(self, event: ModelReady, event_id: str) -> VerifiedModel | OperationRecord | None:
+        """Return what is to be registered, or, if it is not wanted or not valid, the operation as it is then.
 
-        Returns:
-            The operation as it is then, if there is one.
+        The agent is answered in the latter case, also when the event comes again.
 
         Raises:
             StorageFullError: the disk of the models or of the database is full; nothing has changed.
@@ -108,14 +118,48 @@ class ModelPersister:
         except ResultRejectedError as error:
             reason = error.message
             return self._change(lambda work: results.reject(work, event, event_id, reason, self._retries))
-        while True:
-            parts = (operation.strategy, operation.symbol, operation.timeframe)
-            version = self._store.models.next_version(*parts)
-            candidate = _Candidate(event, event_id, operation, version, version_name(*parts, version))
-            try:
-                return self._persist(candidate, files)
-            except _VersionTakenError:
-                continue  # the report has the wrong number in it
+        staged = None
+        if self._render_report is None:
+            staged = self._directory.stage(files, owner=self._instance)
+        # What is staged need not be in memory too.
+        return VerifiedModel(event, event_id, operation, {} if staged is not None else files, staged)
+
+    def register(self, model: VerifiedModel) -> OperationRecord | None:
+        """Make it the next version of its name, unless it is not wanted any more, and answer the agent.
+
+        Models of one name are best registered one after the other: side by side each would be made the next
+        version, and all but the first anew.
+
+        Returns:
+            The operation as it is then, if there is one.
+
+        Raises:
+            StorageFullError: as `examine`.
+            DatabaseUnavailableError: likewise.
+            ModelError: likewise.
+        """
+        operation = model.operation
+        parts = (operation.strategy, operation.symbol, operation.timeframe)
+        try:
+            while True:
+                version = self._store.models.next_version(*parts)
+                name = version_name(*parts, version)
+                candidate = _Candidate(model.event, model.event_id, operation, version, name)
+                try:
+                    return self._persist(candidate, model)
+                except _VersionTakenError:
+                    continue  # the report has the wrong number in it
+        finally:
+            if model.staged is not None:
+                self._directory.discard(model.staged)
+
+    def point_latest(self, operation: OperationRecord) -> None:
+        """Make the link to the newest version of the operation's name lead there."""
+        try:
+            self._point_latest(operation.strategy, operation.symbol, operation.timeframe)
+        except KtrdrError as error:
+            # The model is registered; the link is put right when a process starts.
+            _log.warning("link to the newest version not made", model=operation.model, error=str(error))
 
     def repair(self, is_alive: Callable[[str], bool]) -> None:
         """Put right what a process that was killed has left: staged files, and links to the newest versions.
@@ -129,23 +173,27 @@ class ModelPersister:
             if self._directory.path(model.name).is_dir():
                 self._point_latest(model.strategy, model.symbol, model.timeframe)
 
-    def _persist(self, candidate: _Candidate, files: dict[str, bytes]) -> OperationRecord | None:
-        report, report_error = self._report(candidate, files)
-        if report is not None:
-            files = {**files, REPORT_FILE: report}
+    def _persist(self, candidate: _Candidate, model: VerifiedModel) -> OperationRecord | None:
+        if model.staged is not None:
+            return self._publish(candidate, model.staged, None)
+        report, report_error = self._report(candidate, model.files)
+        files = model.files if report is None else {**model.files, REPORT_FILE: report}
         staged = self._directory.stage(files, owner=self._instance)
         try:
-            operation = self._change(
+            return self._publish(candidate, staged, report_error)
+        finally:
+            self._directory.discard(staged)
+
+    def _publish(
+        self, candidate: _Candidate, staged: StagedModel, report_error: str | None
+    ) -> OperationRecord | None:
+        try:
+            return self._change(
                 lambda work: self._register(work, candidate, staged, report_error), moves_files=True
             )
         except BaseException:
             self._withdraw(candidate, staged)
             raise
-        finally:
-            self._directory.discard(staged)
-        if operation is not None and operation.model == candidate.name:
-            self._try_to_point_latest(operation)
-        return operation
 
     def _register(
         self, work: Work, candidate: _Candidate, staged: StagedModel, report_error: str | None
@@ -216,13 +264,6 @@ class ModelPersister:
             # A report that cannot be rendered, for whatever reason, must not cost a model.
             _log.exception("report not rendered", operation_id=event.operation_id)
             return None, f"no report: {type(error).__name__}: {error}"
-
-    def _try_to_point_latest(self, operation: OperationRecord) -> None:
-        try:
-            self._point_latest(operation.strategy, operation.symbol, operation.timeframe)
-        except KtrdrError as error:
-            # The model is registered; the link is put right when a process starts.
-            _log.warning("link to the newest version not made", model=operation.model, error=str(error))
 
     def _point_latest(self, strategy: str, symbol: str, timeframe: str) -> None:
         def action(work: Work) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
-from ktrdr.backend.persistence import ModelPersister
+from ktrdr.backend.persistence import ModelPersister, VerifiedModel
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -428,7 +428,9 @@ class World:
             )
             store.change(lambda work: dispatching.submit(work, asked, request, 1, "elsewhere"))
             run = Run(request, "claim-elsewhere", "agent-elsewhere")
-            operation = persister.take(self.agent.model(run), RandomIds().event_id())
+            model = persister.examine(self.agent.model(run), RandomIds().event_id())
+            assert isinstance(model, VerifiedModel)
+            operation = persister.register(model)
             assert operation is not None
             assert operation.state is State.COMPLETED
 
