@@ -63,7 +63,8 @@ async def carry_out(
         _log.exception("attempt failed by a defect")
         return ending_of(error)
     finally:
-        await feed.close()
+        # Where it was when it was stopped is not worth any delay.
+        await feed.close(flush=not attempt.stopping.is_set())
 
 
 async def _fetch(request: TrainingRequested, shared: Shared) -> tuple[Dataset, ...]:

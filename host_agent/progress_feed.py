@@ -36,11 +36,12 @@ class ProgressFeed:
         self._newest = progress
         self._changed.set()
 
-    async def close(self) -> None:
-        """Publish the newest and end; when that does not work at once, it is not worth waiting for."""
+    async def close(self, *, flush: bool = True) -> None:
+        """End; if asked to, publish the newest first, unless that takes long: it is not worth waiting for."""
         self._closed = True
         self._changed.set()
-        await first_of(asyncio.shield(self._publishing), self._clock.sleep(_FLUSH_LIMIT_S))
+        if flush:
+            await first_of(asyncio.shield(self._publishing), self._clock.sleep(_FLUSH_LIMIT_S))
         self._publishing.cancel()
         await asyncio.gather(self._publishing, return_exceptions=True)
 
