@@ -1,13 +1,25 @@
 """A cancel ends the same way whenever it comes: no model, and every run told to stop until it does."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from ktrdr.backend.states import State
+from ktrdr.bus.memory import MemoryBroker
+from ktrdr.clock import SystemClock
 from ktrdr.errors import OperationNotFoundError
-from tests.unit.backend_cases import World, started, wish
+from ktrdr.events import ModelDiscarded, ModelPersisted
+from tests.unit.backend_cases import (
+    ScriptedAgent,
+    World,
+    eventually,
+    real_backend,
+    settings_in,
+    started,
+    wish,
+)
 
 
 @pytest.fixture
@@ -168,3 +180,41 @@ async def test_a_cancel_by_another_process_reaches_the_run_through_the_database(
     assert world.store.cancel(run.request.operation_id, "from elsewhere").state is State.CANCELLING
     await world.pass_time(0.15)
     assert [stop.reason for stop in world.agent.stops()] == ["from elsewhere"]
+
+
+async def test_a_cancel_that_races_with_the_model_has_one_outcome_everywhere(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    broker = MemoryBroker(SystemClock())
+    backend, store = real_backend(settings, broker)
+    agent = ScriptedAgent(broker, SystemClock())
+    await agent.start()
+    outcomes = set()
+    async with backend:
+        for number in range(30):
+            operation_id = (await backend.submit(wish(seed=number))).operation.operation_id
+            run = await agent.take()
+            await eventually(lambda run=run: store.get(run.request.operation_id).claim_id, "the grant")
+            event = agent.model(run)
+            # So that now the one is first, now the other, and now both are under way.
+            head_start_s = 0.002 * (number % 8)
+            saying = asyncio.create_task(agent.say(event))
+            await asyncio.sleep(head_start_s)
+            await asyncio.to_thread(store.cancel, operation_id, "enough")
+            await saying
+            ended = await asyncio.wait_for(backend.wait(operation_id), 20)
+            outcomes.add(ended.state)
+            answers = await eventually(lambda: agent.persisted() + agent.discarded(), "the answer")
+            model = store.models.of_operation(operation_id)
+            if ended.state is State.COMPLETED:
+                assert model is not None
+                assert (settings.models_dir / model.name).is_dir()
+                assert isinstance(answers[0], ModelPersisted)
+            else:
+                assert (ended.state, model) == (State.CANCELLED, None)
+                assert isinstance(answers[0], ModelDiscarded)
+            agent.told.clear()
+    versions = sorted(path.name for path in (settings.models_dir / "momentum").glob("*_v*"))
+    assert len(versions) == len(store.models.list_models(limit=100))
+    assert outcomes <= {State.COMPLETED, State.CANCELLED}
+    await agent.stop()
+    store.close()
