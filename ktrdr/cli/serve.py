@@ -17,14 +17,16 @@ def serve(
         typer.Option(
             "--blobs",
             help="Where datasets and large models are: a directory that the agents share, or "
-            "s3://bucket/prefix.  [default: in KTRDR_HOME]",
+            "s3://bucket/prefix.",
+            show_default="in KTRDR_HOME",
             metavar="STORE",
         ),
     ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Address of the HTTP endpoint, which needs KTRDR_BLOB_TOKEN.  [default: 127.0.0.1:8420]",
+            help="Address of the HTTP endpoint, which needs KTRDR_BLOB_TOKEN.",
+            show_default="127.0.0.1:8420",
             metavar="HOST:PORT",
         ),
     ] = None,
