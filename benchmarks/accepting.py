@@ -14,6 +14,8 @@ from ktrdr.backend.states import State
 
 _REQUESTS = 150
 _WARM_UP = 10
+_PAUSE_S = 0.05
+"""In which what the one before has left to do is done."""
 
 
 def measure() -> list[Result]:
@@ -38,9 +40,11 @@ async def _measure() -> list[Result]:
         await asyncio.to_thread(system.processes.wait_ready, acceptor)
         await system.agent("a1", "--seconds=0.02")
         for number in range(_WARM_UP + _REQUESTS):
+            await asyncio.sleep(_PAUSE_S)
             started = time.perf_counter()
             await requester.request(body)
             by_hand = time.perf_counter() - started
+            await asyncio.sleep(_PAUSE_S)
             taken = await _accepted(system)
             if number >= _WARM_UP:
                 ours.append(taken)

@@ -18,11 +18,15 @@ async def main(agents: int, interval_s: float) -> None:
     """Have each agent say that it is there, evenly spread over the interval, for ever."""
     bus = connect_to_broker(load_settings(), "crowd")
     clock = SystemClock()
-    publisher = EventPublisher(bus, sender="crowd@benchmark", ids=RandomIds(), clock=clock, timeout_s=10.0)
+    ids = RandomIds()
+    publishers = [
+        EventPublisher(bus, sender=f"agent-{number}@host-{number}", ids=ids, clock=clock, timeout_s=10.0)
+        for number in range(agents)
+    ]
     sys.stdout.write(f"{READY}\n")
     due = time.monotonic()
     while True:
-        for number in range(agents):
+        for number, publisher in enumerate(publishers):
             due += interval_s / agents
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await publisher.publish(
