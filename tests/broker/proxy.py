@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -114,7 +115,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
 
     def _stop_listening(self) -> None:
         if self._server is not None:
@@ -126,7 +127,8 @@ class Proxy:
         writers = [writer for ends in self._links.values() for writer in ends]
         for writer in writers:
             if with_reset:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                with suppress(OSError):  # it was closed this moment, and its link knows soon
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             # Not close(), which would first send what is under way.
             writer.transport.abort()
         for task in tasks:
@@ -138,10 +140,21 @@ class Proxy:
         self._stop_listening()
         await self._cut(with_reset=False)
 
+    def _accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        # Not as a coroutine: asyncio would complain of each that is cancelled.
+        task = self._loop.create_task(self._link(from_client, to_client))
+        self._links[task] = (to_client,)
+        task.add_done_callback(self._unlink)
+
+    def _unlink(self, task: asyncio.Task[None]) -> None:
+        for writer in self._links.pop(task):
+            writer.close()
+        if not task.cancelled():
+            task.result()
+
     async def _link(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._links[task] = (to_client,)
         try:
             from_broker, to_broker = await asyncio.open_connection(*self._target)
             self._links[task] = (to_client, to_broker)
@@ -150,9 +163,6 @@ class Proxy:
                 both.create_task(self._pass_on(from_broker, to_client))
         except* OSError:
             pass  # one side is gone: so is the other
-        finally:
-            for writer in self._links.pop(task):
-                writer.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         under_way: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(_CHUNKS_UNDER_WAY)
