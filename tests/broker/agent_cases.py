@@ -88,10 +88,13 @@ class Installation:
         consumers = self.node.management.consumers()
         return [each["consumer_tag"] for each in consumers if each["queue"]["name"] == mine]
 
-    def depth(self, name: str) -> int:
-        """Return how many messages a queue holds, asked of the queue itself."""
-        rows = self.node.ctl("-q", "--formatter=json", "list_queues", "name", "messages")
-        return next(row["messages"] for row in json.loads(rows) if row["name"] == self.queue(name))
+    async def left_in(self, name: str) -> str | None:
+        """Return what the next message in a queue is, or None if there is none; counts lag, this does not."""
+        delivery = await self.backend.bus.get(name)
+        if delivery is None:
+            return None
+        await delivery.nack()
+        return f"{delivery.message.correlation_id}: {delivery.message.headers.get('summary')}"
 
     @contextmanager
     def process(self, name: str, home: Path, **variables: str) -> Iterator["AgentProcess"]:

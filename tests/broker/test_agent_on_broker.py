@@ -64,7 +64,7 @@ async def test_an_agent_reads_in_plain_words_on_the_brokers_pages(
         await around.backend.event(ModelReady)
         await eventually(lambda: not list(directory.claims.iterdir()))
     assert around.backend.presence[-1].state == "stopped"
-    assert around.depth(lane_queue("any")) == 0
+    assert await around.left_in(lane_queue("any")) is None
 
 
 async def test_a_busy_slot_holds_no_request(around: Installation, directory: AgentDirectory) -> None:
@@ -139,7 +139,7 @@ async def test_an_agent_that_accepts_while_the_broker_takes_no_messages_works_an
         ready = await around.backend.event(ModelReady)
         assert ready.operation_id == request.operation_id
         await eventually(lambda: not list(directory.claims.iterdir()))
-    assert around.depth(lane_queue("any")) == 0
+    assert await around.left_in(lane_queue("any")) is None
     assert len(runner.jobs) == 1
 
 
@@ -226,7 +226,7 @@ async def test_an_agent_that_is_killed_leaves_no_runner_and_its_successor_says_a
         await eventually(lambda: around.backend.events(ModelReady), patience_s=PATIENCE_S)
         agent.process.terminate()
         assert await asyncio.to_thread(agent.process.wait, PATIENCE_S) == 0
-    assert around.depth(lane_queue("any")) == 0
+    assert await around.left_in(lane_queue("any")) is None
 
 
 @pytest.mark.slow
