@@ -58,9 +58,8 @@ def drill(
     management: Annotated[
         str | None,
         typer.Option(
-            envvar="KTRDR_MANAGEMENT_URL",
             help="http(s)://user:password@host:15672, for what AMQP does not tell: policies, and what "
-            "drills of other machines left when they were killed.",
+            "drills of other machines left when they were killed. Better in KTRDR_MANAGEMENT_URL.",
             metavar="URL",
         ),
     ] = None,
@@ -74,7 +73,7 @@ def drill(
     yours is not touched.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=url)
+        settings = settings_for(context, broker_url=url, management_url=management)
         from ktrdr.drill.catalog import DRILLS, chosen
 
         if list_them:
@@ -90,7 +89,9 @@ def drill(
             with_long=with_long or bool(only),
             inline_limit_bytes=settings.inline_limit_bytes,
             prefix_in_use=settings.broker_prefix,
-            management_url=management,
+            management_url=(
+                settings.management_url.get_secret_value() if settings.management_url is not None else None
+            ),
         )
         interrupted = False
 
@@ -158,18 +159,18 @@ class _View:
 
 
 def _summarize(report: "Report") -> None:
-    counts = dict.fromkeys(_MARKS, 0)
-    for _, result in report.results:
-        counts[result.outcome.value] += 1
-    words = [f"{count} {outcome}" for outcome, count in counts.items() if count]
-    err.print(", ".join(words) + ".", style="red" if counts["failed"] else "green")
+    from ktrdr.drill.results import Outcome
+
+    words = [f"{count} {outcome}" for outcome in Outcome if (count := report.count(outcome))]
+    err.print(", ".join(words) + ".", style="red" if report.count(Outcome.FAILED) else "green")
     if report.cleared:
         err.print(
             f"Removed what drills that were killed had left: {', '.join(report.cleared)}", soft_wrap=True
         )
     if report.left:
         print_warning(
-            f"could not be deleted from the broker: {', '.join(report.left)}; have an administrator do it"
+            f"could not be deleted from the broker: {', '.join(report.left)}; the next drill on this machine "
+            "tries again, or have an administrator do it"
         )
 
 

@@ -22,7 +22,7 @@ from ktrdr.drill.scene import Drill, Scene
 from ktrdr.drill.scratch import clear, clear_after_the_dead, record_broker, scratch_directory
 from ktrdr.drill.scratch_broker import ScratchBroker, Server, scratch_broker
 from ktrdr.drill.site import Site, opened
-from ktrdr.errors import KtrdrError
+from ktrdr.errors import BusError, KtrdrError
 from ktrdr.ids import IdFactory, RandomIds
 
 _log = structlog.get_logger()
@@ -111,7 +111,7 @@ async def run_drills(
             try:
                 results = await run.all()
             finally:
-                left = await clear(broker, prefix)
+                left = await clear(broker, directory)
     return Report(broker.server, prefix, results, cleared, left)
 
 
@@ -149,6 +149,7 @@ class _Run:
         self._clock = clock
         self._ids = ids
         self._site: Site | None = None
+        self._no_site = UncheckableError("There is no installation to try it with.")
         self._obstacle: Result | None = None
         """Why no further drill can be tried."""
 
@@ -176,17 +177,25 @@ class _Run:
                     self._watcher.begun(drill)
                     result = await self._try(drill, scene)
                     result = replace(result, took_s=self._clock.monotonic() - began)
+                    if result.outcome in (Outcome.FAILED, Outcome.UNCHECKED):
+                        await self._see_that_the_broker_is_there()
                 self._watcher.ended(drill, result)
                 results.append((drill, result))
-                if drill is FIRST and result.outcome is Outcome.PASSED and self._any_needs_site():
-                    # Here, so that agents get ready while others are tried; and it outlives each drill.
-                    site = opened(
-                        self._broker, bus, self._wish.url, self._prefix, self._directory, self._wish.pace
-                    )
-                    self._site = await stack.enter_async_context(site)
-                elif drill is FIRST and result.outcome is not Outcome.PASSED:
+                if drill is FIRST and result.outcome is Outcome.PASSED:
+                    await self._open_site(stack, bus)
+                elif drill is FIRST and self._obstacle is None:
                     self._obstacle = Result(Outcome.UNCHECKED, "nothing can be tried without the first")
         return tuple(results)
+
+    async def _open_site(self, stack: AsyncExitStack, bus: RabbitMQBus) -> None:
+        """Begin early, so that agents get ready while what needs none is tried."""
+        if self._stop.is_set() or not any(drill.needs_site for drill in self._wish.drills):
+            return
+        site = opened(self._broker, bus, self._wish.url, self._prefix, self._directory, self._wish.pace)
+        try:
+            self._site = await stack.enter_async_context(site)
+        except KtrdrError as error:
+            self._no_site = UncheckableError(f"No installation can be set up to try it with: {error}")
 
     def _not_begun(self, drill: Drill) -> Result | None:
         if self._stop.is_set():
@@ -230,14 +239,17 @@ class _Run:
         outcome = Outcome.MEASURED if drill.only_measures else Outcome.PASSED
         return Result(outcome, kept.detail, figures=kept.figures)
 
+    async def _see_that_the_broker_is_there(self) -> None:
+        try:
+            await self._broker.check_it_answers()
+        except BusError as error:
+            self._obstacle = Result(Outcome.UNCHECKED, f"the broker has gone away: {error.message}")
+
     async def _ready_site(self) -> Site:
         if self._site is None:
-            raise UncheckableError("There is no installation to try it with.")
+            raise self._no_site
         await self._site.ready()
         return self._site
-
-    def _any_needs_site(self) -> bool:
-        return any(drill.needs_site for drill in self._wish.drills)
 
     def _new_bus(self, name: str) -> RabbitMQBus:
         return RabbitMQBus(self._wish.url, name=name, prefix=self._prefix)

@@ -24,7 +24,8 @@ _OLD = timedelta(hours=1)
 def scratch_directory(prefix: str) -> Iterator[Path]:
     """Make a directory of that name among the temporary ones, for this user alone, and remove it after.
 
-    Its lock tells that the drill is alive; the kernel frees it however the drill ends.
+    Its lock tells that the drill is alive; the kernel frees it however the drill ends. If the record of the
+    broker is still there at the end, it is kept, for the next drill to do what this one could not.
     """
     directory = Path(tempfile.gettempdir()) / prefix
     directory.mkdir(mode=0o700)
@@ -33,8 +34,19 @@ def scratch_directory(prefix: str) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if (directory / _RECORD).exists():
+            _remove_all_but_record(directory)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+
+
+def _remove_all_but_record(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in (_LOCK, _RECORD):
+            path.unlink(missing_ok=True)
 
 
 def record_broker(directory: Path, broker: ScratchBroker) -> None:
@@ -42,9 +54,18 @@ def record_broker(directory: Path, broker: ScratchBroker) -> None:
     (directory / _RECORD).write_text(json.dumps(_place(broker)))
 
 
-async def clear(broker: ScratchBroker, prefix: str) -> tuple[str, ...]:
-    """Delete every queue and exchange of a drill; return what could not be, as the broker calls it."""
-    return await broker.under(prefix).clear(queues_of(prefix), exchanges_of(prefix))
+async def clear(broker: ScratchBroker, directory: Path) -> tuple[str, ...]:
+    """Delete every queue and exchange of a drill; return what could not be, as the broker calls it.
+
+    Args:
+        broker: where they are.
+        directory: of the drill; forgets the broker if all are gone.
+    """
+    prefix = directory.name
+    left = await broker.under(prefix).clear(queues_of(prefix), exchanges_of(prefix))
+    if not left:
+        (directory / _RECORD).unlink(missing_ok=True)
+    return left
 
 
 async def clear_after_the_dead(
@@ -56,7 +77,7 @@ async def clear_after_the_dead(
     """
     cleared = []
     for directory in _abandoned(_place(broker)):
-        if not await clear(broker, directory.name):
+        if not await clear(broker, directory):
             shutil.rmtree(directory, ignore_errors=True)
             cleared.append(directory.name)
     if view is not None:

@@ -111,6 +111,14 @@ class ScratchBroker:
                 f"The broker has not answered within {_ANSWER_WITHIN_S:g} s: {doing}."
             ) from None
 
+    async def check_it_answers(self) -> None:
+        """Return if it does; raises as `ask` does if not."""
+
+        async def nothing(channel: AbstractChannel) -> None:
+            pass
+
+        await self.ask(nothing, "asking whether it is there")
+
     async def declare_queue(self, name: str, arguments: Mapping[str, str | int]) -> None:
         """Declare a durable queue with any arguments; raises as `ask` does."""
         wire = self.wire(name)
@@ -135,20 +143,25 @@ class ScratchBroker:
             (queues, self.delete_queue, _look_at_queue),
             (exchanges, self.delete_exchange, _look_at_exchange),
         )
-        return tuple(
-            [
-                name
-                for names, delete, look in kinds
-                for name in names
-                if not await self._goes(name, delete, look)
-            ]
-        )
+        left = [(name, delete, look) for names, delete, look in kinds for name in names]
+        stays = []
+        while left:
+            name, delete, look = left[0]
+            try:
+                if not await self._goes(name, delete, look):
+                    stays.append(name)
+            except BusUnavailableError:
+                break
+            del left[0]
+        return (*stays, *(name for name, _, _ in left))
 
     async def _goes(
         self, name: str, delete: Callable[[str], Awaitable[None]], look: Callable[[str], _Question]
     ) -> bool:
         try:
             await delete(name)
+        except BusUnavailableError:
+            raise
         except BusError:
             # Who may not delete is told so also of what is not there.
             try:

@@ -1,14 +1,17 @@
 """Drills on a private broker, and what must be gone afterwards."""
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
+import pytest
 
 from ktrdr.drill.catalog import chosen
 from ktrdr.drill.names import FAMILY
@@ -21,35 +24,58 @@ from tests.broker.node import PrivateNode
 
 QUICK = Pace(keep_s=0.3)
 POLICY = "drilled"
+_TRIES = 20
+
+in_chaos_only = pytest.mark.skipif(
+    not os.environ.get("KTRDR_CHAOS"), reason="takes a minute: `make chaos` runs it, or KTRDR_CHAOS=1"
+)
 
 
 class Witness:
-    """A watcher that remembers, and stops the run when a certain drill begins."""
+    """A watcher that does something when a certain drill begins.
 
-    def __init__(self, stop: asyncio.Event, stop_at: str | None = None) -> None:
-        self._stop = stop
-        self._stop_at = stop_at
-        self.begun_drills: list[str] = []
-        self.ended_drills: list[str] = []
+    Args:
+        at: the drill's name.
+        action: what to do then.
+    """
+
+    def __init__(self, at: str | None, action: Callable[[], object]) -> None:
+        self._at = at
+        self._action = action
 
     def connected(self, server: Server, prefix: str) -> None:
         assert prefix.startswith(FAMILY)
         assert server.product == "RabbitMQ"
 
     def begun(self, drill: Drill) -> None:
-        self.begun_drills.append(drill.name)
-        if drill.name == self._stop_at:
-            self._stop.set()
+        if drill.name == self._at:
+            self._action()
 
     def ended(self, drill: Drill, result: Result) -> None:
-        self.ended_drills.append(drill.name)
+        assert result.detail
 
 
-async def drill(url: str, *names: str, pace: Pace = QUICK, stop_at: str | None = None, **wish: Any) -> Report:
-    """Run drills of these names, and the first; all if none is named."""
+async def drill(
+    url: str,
+    *names: str,
+    pace: Pace = QUICK,
+    stop_at: str | None = None,
+    when: tuple[str, Callable[[], object]] | None = None,
+    **wish: Any,
+) -> Report:
+    """Run drills of these names, and the first; all if none is named.
+
+    Args:
+        url: of the broker.
+        names: of drills.
+        pace: of the run.
+        stop_at: the drill with whose begin the run is stopped.
+        when: the drill with whose begin something is done.
+        wish: the other fields of `Wish`.
+    """
     stop = asyncio.Event()
     wanted = replace(Wish(url, chosen(names), pace=pace, inline_limit_bytes=1024 * 1024), **wish)
-    return await run_drills(wanted, stop=stop, watcher=Witness(stop, stop_at))
+    return await run_drills(wanted, stop=stop, watcher=Witness(*(when or (stop_at, stop.set))))
 
 
 def outcomes(report: Report) -> dict[str, str]:
@@ -69,8 +95,16 @@ def result_of(report: Report, name: str) -> Result:
 
 def names_on(node: PrivateNode, begin: str = FAMILY) -> list[str]:
     """Return the exchanges and queues of drills that are on the broker."""
-    found = (*node.management.queues(), *node.management.exchanges())
-    return sorted(each["name"] for each in found if each["name"].startswith(begin))
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            found = (*node.management.queues(), *node.management.exchanges())
+        except httpx.HTTPStatusError:
+            # The API trips over queues that come and go while it looks.
+            if not tries_left:
+                raise
+        else:
+            return sorted(each["name"] for each in found if each["name"].startswith(begin))
+    raise AssertionError("the last try returns or raises")
 
 
 def agents_of(prefix: str) -> list[psutil.Process]:

@@ -1,6 +1,5 @@
 """The drill on a broker that keeps the promises."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -9,16 +8,12 @@ from ktrdr.drill.catalog import DRILLS
 from ktrdr.drill.pace import Pace
 from ktrdr.drill.promises.consumers import HELD_DRILL, hold
 from ktrdr.drill.scene import Kept, Scene
-from tests.broker.drill_cases import QUICK, check_nothing_is_left, drill, outcomes, result_of
+from tests.broker.drill_cases import QUICK, check_nothing_is_left, drill, in_chaos_only, outcomes, result_of
 from tests.broker.fixtures import StartNode
 from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
-
-in_chaos_only = pytest.mark.skipif(
-    not os.environ.get("KTRDR_CHAOS"), reason="takes a minute: `make chaos` runs it, or KTRDR_CHAOS=1"
-)
 
 
 async def test_what_needs_no_agent_passes_and_leaves_nothing(private_node: PrivateNode) -> None:

@@ -1,5 +1,6 @@
 """The drill on brokers that break promises, and drills that are broken off."""
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from tests.broker.drill_cases import (
     agents_of,
     check_nothing_is_left,
     drill,
+    in_chaos_only,
     names_on,
     outcomes,
     policy,
@@ -183,6 +185,27 @@ async def test_the_next_drill_removes_what_a_killed_one_has_left(private_node: P
     assert report.cleared == (prefix,)
     assert names_on(private_node, prefix) == []
     assert not (Path(tempfile.gettempdir()) / prefix).exists()
+
+
+@in_chaos_only
+@pytest.mark.slow
+@pytest.mark.fault
+async def test_a_broker_that_goes_away_ends_the_drill_and_is_cleared_by_the_next(
+    private_node: PrivateNode,
+) -> None:
+    report = await drill(
+        private_node.amqp_url(), "confirmed", "cancelled", "killed", when=("confirmed", private_node.kill)
+    )
+    assert result_of(report, "confirmed").outcome == "failed"
+    for name in ("cancelled", "killed"):
+        assert "gone away" in result_of(report, name).detail
+    assert f"{report.prefix}.lane.any" in report.left
+    await asyncio.to_thread(private_node.start)
+    assert names_on(private_node, report.prefix) != []
+    following = await drill(private_node.amqp_url(), "unroutable")
+    assert following.cleared == (report.prefix,)
+    assert names_on(private_node, report.prefix) == []
+    assert not (Path(tempfile.gettempdir()) / report.prefix).exists()
 
 
 async def test_old_names_of_drills_on_other_machines_are_removed_and_nothing_else(

@@ -29,7 +29,7 @@ async def _run(scene: Scene) -> Kept:
         if not reason:
             raise BrokenPromiseError(f"What the {reader} could not read died without a reason.")
     await site.check_one_model((await site.completed(await site.train())).operation_id)
-    return Kept(f"it is a dead letter ({reasons['backend']}), and the next job went through")
+    return Kept(f"it is a dead letter ({reasons['backend'].rstrip('.')}), and the next job went through")
 
 
 async def _dead(scene: Scene, box: DeadLetterBox, message_id: str, reader: str) -> DeadLetter:

@@ -40,7 +40,7 @@ async def _run(scene: Scene) -> Kept:
     by_reference = [event for event in site.tap.all_of(ModelReady, operation_id) if event.blob is not None]
     if not by_reference:
         raise UncheckableError("The model did not go by reference.")
-    return Kept(f"rejected ({entry.message}) and made again, whole: attempt {model.attempt}")
+    return Kept(f"rejected ({entry.message.rstrip('.')}) and made again, whole: attempt {model.attempt}")
 
 
 async def _uploaded(site: Site, before: set[Path]) -> Path:
