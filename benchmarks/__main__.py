@@ -1,6 +1,7 @@
 """``python -m benchmarks [NAME …]``: run benchmarks, print a table, keep the figures as JSON."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from importlib import import_module
@@ -27,10 +28,19 @@ def main(names: list[str]) -> int:
         console.print(f"Unknown: {', '.join(sorted(unknown))}. There are: {', '.join(_ALL)}.")
         return 2
     results: list[Result] = []
+    broken: list[str] = []
     for name in names or _ALL:
-        with console.status(f"Measuring {name} …"):
-            results += import_module(f"benchmarks.{name}").measure()
-    table = Table(title="Medians; ratio = ours / baseline, both in this run", title_justify="left")
+        try:
+            with console.status(f"Measuring {name} …"):
+                results += import_module(f"benchmarks.{name}").measure()
+        except Exception:
+            # The others are worth having.
+            console.print_exception()
+            broken.append(name)
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    table = Table(
+        title=f"Medians; ratio = ours / baseline, both in this run; {machine}", title_justify="left"
+    )
     for column in ("what", "seconds", "baseline", "its seconds", "ratio", "target", ""):
         table.add_column(column, justify="right" if column in ("seconds", "its seconds", "ratio") else "left")
     for result in results:
@@ -47,7 +57,9 @@ def main(names: list[str]) -> int:
     _RESULTS.parent.mkdir(exist_ok=True)
     _RESULTS.write_text(json.dumps([{**asdict(r), "ratio": r.ratio} for r in results], indent=2) + "\n")
     console.print(f"Kept in {_RESULTS}.")
-    return 0 if all(result.met for result in results) else 1
+    if broken:
+        console.print(f"[red]Broken: {', '.join(broken)}.[/red]")
+    return 0 if not broken and all(result.met for result in results) else 1
 
 
 if __name__ == "__main__":
