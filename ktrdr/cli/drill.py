@@ -140,10 +140,13 @@ class _View:
         self.close()
         if self._quiet:
             return
-        line = _MARKS[result.outcome.value] + Text(f" {drill.title}", style="bold")
-        line.append(f": {printable(result.detail)}", style="not bold default")
-        if result.took_s:
-            line.append(f"  ({duration(result.took_s)})", style="not bold dim")
+        took = f"  ({duration(result.took_s)})" if result.took_s else ""
+        line = Text.assemble(
+            _MARKS[result.outcome.value],
+            (f" {drill.title}", "bold"),
+            f": {printable(result.detail)}",
+            (took, "dim"),
+        )
         out.print(line, soft_wrap=True)
         if result.outcome == "failed":
             out.print(Text(f"  promised: {drill.promise}"), soft_wrap=True)
