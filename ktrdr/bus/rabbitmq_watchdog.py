@@ -78,11 +78,10 @@ class Watchdog:
             return ()
         except BusError:
             return [consumer for consumer in consumers if not consumer.has_ended]
-        there = [consumer for consumer in consumers if not consumer.has_ended]
+        # A stream does not tell how many read it, and keeps what everyone has read; and of a queue that this
+        # bus has not declared, the kind is not known.
+        countable = (QueueKind.QUORUM, QueueKind.CLASSIC)
+        there = [each for each in consumers if not each.has_ended and each.kind in countable]
         if (told.consumer_count or 0) < len(there):
             return there
-        if not told.message_count:
-            return ()
-        # A stream keeps what everyone has read; of a queue that others have declared, the kind is not known.
-        countable = (QueueKind.QUORUM, QueueKind.CLASSIC)
-        return [consumer for consumer in there if consumer.kind in countable and consumer.has_credit]
+        return [consumer for consumer in there if told.message_count and consumer.has_credit]

@@ -295,9 +295,9 @@ class TestNothingIsLeft:
                 await publish(bus, "m")
                 before = before or self._count()
                 proxy.reset()
-                with pytest.raises(StopAsyncIteration):
-                    while True:
-                        await asyncio.wait_for(anext(consumer), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S):
+                    async for _ in consumer:
+                        pass
                 await bus.wait_until_connected(PATIENCE_S)
             await bus.consume(WORK, prefetch=5, consumer_tag="c")
             await publish(bus, "m")
