@@ -34,6 +34,7 @@ class Feed:
         clock: for the intervals.
         offload: where the database is asked.
         on_commit: called when anybody has committed anything.
+        poll_s: how often the database is asked.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Feed:
         *,
         offload: Offload = asyncio.to_thread,
         on_commit: Callable[[], None] = lambda: None,
+        poll_s: float = POLL_S,
     ) -> None:
         self._store = store
         self._clock = clock or SystemClock()
         self._offload = offload
         self._on_commit = on_commit
+        self._poll_s = poll_s
         self._watchers: dict[str, set[_Watcher]] = {}
         self._known: dict[str, OperationRecord] = {}
         self._failure: BaseException | None = None
@@ -119,7 +122,7 @@ class Feed:
                 except (DatabaseUnavailableError, StorageFullError) as error:
                     _log.warning("database cannot be watched", error=str(error))
                     await self._clock.sleep(_PAUSE_S)
-                await self._clock.sleep(POLL_S)
+                await self._clock.sleep(self._poll_s)
         finally:
             commits.close()
 

@@ -316,7 +316,7 @@ class World:
         store = OperationStore.open(chosen, clock=clock)
 
         def new_backend() -> Backend:
-            return Backend(
+            made = Backend(
                 chosen,
                 bus=wrap(MemoryBus(broker)),
                 store=store,
@@ -326,6 +326,9 @@ class World:
                 offload=inline,
                 **(backend or {}),
             )
+            # Hours pass here, and asking is all that happens in most of their moments.
+            made._feed._poll_s = 0.05
+            return made
 
         agent = ScriptedAgent(broker, clock)
         return cls(directory, chosen, clock, broker, store, new_backend(), agent, new_backend)

@@ -79,9 +79,9 @@ async def test_who_stays_silent_when_the_broker_is_back_loses_the_attempt(world:
     await _line(world).cut()
     await world.pass_time(500)
     _line(world).mend()
-    await world.pass_time(5 + 29)
+    await world.pass_time(29)
     assert world.get(run).attempt == 1
-    await world.pass_time(10)
+    await world.pass_time(15)
     assert (world.get(run).state, world.get(run).attempt) == (State.QUEUED, 2)
 
 
@@ -89,7 +89,7 @@ async def test_a_request_is_not_overdue_because_nobody_could_say_that_they_took_
     operation_id = await world.submit()
     run = world.agent.claim(await world.agent.request())
     await _line(world).cut()
-    await world.pass_time(1000)
+    await world.pass_time(400)
     await world.agent.accept(run)
     _line(world).mend()
     await world.pass_time(7)
@@ -100,7 +100,7 @@ async def test_a_request_is_not_overdue_because_nobody_could_say_that_they_took_
 async def test_no_lease_expires_while_the_broker_takes_no_messages(world: World) -> None:
     run = await world.running()
     _line(world).blocked = True
-    await world.pass_time(600)
+    await world.pass_time(400)
     assert world.get(run).attempt == 1
     _line(world).blocked = False
     await world.pass_time(5)
