@@ -1,7 +1,5 @@
 """Whether a message that nobody can read stops anything."""
 
-import os
-
 from ktrdr.bus.dead_letter_box import DeadLetter, DeadLetterBox
 from ktrdr.bus.topology import EVENTS, REQUESTS
 from ktrdr.drill.results import BrokenPromiseError
@@ -10,13 +8,15 @@ from ktrdr.drill.scene import Drill, Kept, Scene
 _WITHIN_S = 10.0
 _PAUSE_S = 0.1
 _LIMIT = 100
+_NONSENSE = 200 * b"\xc1"
+"""The one byte that msgpack has no meaning for."""
 
 
 async def _run(scene: Scene) -> Kept:
     site = await scene.site()
     poison = {
-        "backend": scene.message(os.urandom(200), type_name="ktrdr.training.accepted.v1"),
-        "agent": scene.message(os.urandom(200), type_name="ktrdr.drill.nonsense.v1"),
+        "backend": scene.message(_NONSENSE, type_name="ktrdr.training.accepted.v1"),
+        "agent": scene.message(_NONSENSE, type_name="ktrdr.drill.nonsense.v1"),
     }
     await scene.publish(poison["backend"], exchange=EVENTS, routing_key="training.op-drill.accepted")
     await scene.publish(poison["agent"], exchange=REQUESTS, routing_key="any")
