@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 
@@ -41,6 +42,7 @@ from ktrdr.events import (
 _log = structlog.get_logger()
 
 _LOOK_AGAIN_S = 0.25
+_ANSWER_TAKES = timedelta(seconds=2)
 _LARGE_AT_ONCE = 2
 """Models that are fetched from the blob store: they fill the memory, and threads when it is slow or away."""
 
@@ -204,7 +206,7 @@ class EventHandlers:
         )
         # Level-triggered: who has missed that it is to stop is told again, as long as it says that it runs.
         unwanted = cancelling.why_unwanted(work, operation, running)
-        if unwanted is not None:
+        if unwanted is not None and not _is_being_answered(work, operation, running):
             cancelling.tell_to_stop(work, running, unwanted)
         return operation
 
@@ -263,3 +265,14 @@ class EventHandlers:
         except KtrdrError:
             return False
         return operation.state is State.CANCELLING or operation.state.terminal
+
+
+def _is_being_answered(work: Work, operation: OperationRecord | None, claim: RunningAttempt) -> bool:
+    """Return whether an agent is about to hear that its model is persisted, and so will list it no longer."""
+    return (
+        operation is not None
+        and operation.state is State.COMPLETED
+        and operation.claim_id == claim.claim_id
+        and operation.finished_at is not None
+        and work.now - operation.finished_at < _ANSWER_TAKES
+    )

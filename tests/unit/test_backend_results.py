@@ -323,6 +323,24 @@ async def test_the_report_has_the_right_number_when_another_process_was_faster(t
         assert world.get(run).model == "momentum/EURUSD_1h_v2"
 
 
+async def test_an_agent_whose_model_was_just_persisted_is_told_so_once_and_to_stop_only_if_it_goes_on(
+    world: World,
+) -> None:
+    run = await world.running()
+    await world.agent.finish(run)
+    await world.pass_time()
+    await world.agent.present(run)
+    await world.pass_time()
+    assert len(world.agent.persisted()) == 1
+    assert world.agent.stops() == []
+
+    await world.pass_time(3)
+    await world.agent.present(run)
+    await world.pass_time()
+    (stop,) = world.agent.stops()
+    assert stop.claim_id == run.claim_id
+
+
 async def test_of_results_that_come_at_once_each_is_made_a_version_once(tmp_path: Path) -> None:
     rendered: list[int] = []
 
