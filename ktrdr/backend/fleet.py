@@ -56,12 +56,15 @@ def _status(row: Row[Any], running: Sequence[RunningAttempt], *, is_silent: bool
 
 
 def who_cannot(fleet: Sequence[AgentRecord], lane: str, *, require_gpu: bool) -> list[AgentRecord]:
-    """Return the agents of a lane that take a request of this kind only to give it back."""
+    """Return the agents of a lane that take a request of this kind only to give it back.
+
+    It does not depend on what the time is: one that seems silent may have done so a moment ago.
+    """
     return [
         agent
         for agent in fleet
         if lane in agent.lanes
-        and agent.status.can_be_reached
+        and agent.status is not AgentStatus.STOPPED
         and (not agent.is_understood or (require_gpu and not agent.has_gpu))
     ]
 

@@ -1,6 +1,7 @@
 """Who is silent for too long loses the attempt; who merely was not listened to does not."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,23 @@ async def test_a_backend_that_was_away_for_an_hour_finds_no_lease_expired(tmp_pa
         await world.agent.finish(run)
         await world.pass_time()
         assert world.get(run).state is State.COMPLETED
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_wall_clock_that_jumps_costs_no_lease_and_no_request(
+    world: World, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    run = await world.running()
+    queued = await world.submit()
+    jumped = world.clock.now
+    monkeypatch.setattr(world.clock, "now", lambda: jumped() + timedelta(hours=hours))
+    await world.pass_time(20)
+    await world.agent.present(run)
+    await world.pass_time(20)
+    assert (world.get(run).state, world.get(run).attempt) == (State.RUNNING, 1)
+    assert "not_accepted" not in world.story(queued)
+    await world.pass_time(12)
+    assert world.get(run).attempt == 2  # by the clock that does not jump
 
 
 # --- the rule itself
