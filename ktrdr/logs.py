@@ -17,6 +17,7 @@ def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> Non
     """
     on_terminal = sys.stderr.isatty()
     as_json = form == "json" or (form == "auto" and not on_terminal)
+    # Tracebacks without local variables, which may hold passwords.
     renderer: structlog.typing.Processor
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -24,10 +25,12 @@ def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True) if as_json else _clock_time,
     ]
     if as_json:
-        processors.append(structlog.processors.dict_tracebacks)
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors.append(structlog.processors.ExceptionRenderer(tracebacks))
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=on_terminal)
+        traceback = structlog.dev.RichTracebackFormatter(show_locals=False)
+        renderer = structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=traceback)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -1,0 +1,31 @@
+"""What a log line shows, and what it must not."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from ktrdr.logs import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_logged_exception_shows_no_local_variables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", form)  # type: ignore[arg-type]  # one of its literals
+    password = "hunter" + "2"
+    try:
+        raise ValueError(f"of {len(password)} characters")
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    said = capsys.readouterr().err
+    assert "of 7 characters" in said
+    assert password not in said
+    if form == "json":
+        assert json.loads(said)["exception"][0]["exc_type"] == "ValueError"
