@@ -162,6 +162,9 @@ class RabbitMQBus:
                 on_end=self._ended,
             )
             await consumer.subscribe(wire_queue)
+        if self._closing is not None:
+            consumer.stop()
+        elif not consumer.has_ended:
             self._consumers.add(consumer)
         return consumer
 

@@ -52,7 +52,7 @@ def _address(url: str) -> Address:
     except ValueError as error:
         raise _refused(str(error)) from error
     if parts.scheme not in ("amqp", "amqps"):
-        raise _refused(f"it begins with '{parts.scheme}:'")
+        raise _refused("it does not begin with amqp:// or amqps://")
     if not parts.hostname:
         raise _refused("it names no host")
     given = dict(parse_qsl(parts.query, keep_blank_values=True))

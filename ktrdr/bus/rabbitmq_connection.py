@@ -242,7 +242,7 @@ class RabbitMQConnection:
             )
         try:
             connecting.result()
-        except LIBRARY_ERRORS as error:
+        except Exception as error:  # anything may listen at that port, and say what it likes
             raise connect_error(error, address) from error
 
     async def _end(self, connection: "_Connection") -> None:

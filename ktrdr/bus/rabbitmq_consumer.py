@@ -48,6 +48,8 @@ class RabbitMQConsumer:
         self._on_end = on_end
         self._buffer: deque[RabbitMQDelivery] = deque()
         self._changed = asyncio.Event()
+        self._is_subscribed = False
+        self._lost_at_once: str | None = None
         self._ended = False
         self._cancelling: asyncio.Task[None] | None = None
         self.received = 0
@@ -64,6 +66,9 @@ class RabbitMQConsumer:
         await channel.amqp.basic_consume(
             wire_queue, self._receive, consumer_tag=self.tag, arguments=arguments
         )
+        self._is_subscribed = True
+        if self._lost_at_once is not None:
+            self.lose(self._lost_at_once)
 
     def __aiter__(self) -> "RabbitMQConsumer":
         """Return itself."""
@@ -115,6 +120,9 @@ class RabbitMQConsumer:
 
     def lose(self, reason: str) -> None:
         """End it because it is gone already: nothing that it has delivered can be settled, or need be."""
+        if not self._is_subscribed:
+            self._lost_at_once = reason  # who subscribes is told in another way, if it was refused
+            return
         if self._ended:
             return
         _log.warning("consumer lost", queue=self.queue, consumer=self.tag, reason=reason)

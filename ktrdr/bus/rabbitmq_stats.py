@@ -11,7 +11,7 @@ class BusStats:
     connections_lost: int = 0
     """Of the two connections of a bus, together."""
     consumers_lost: int = 0
-    """Consumers that ended without being asked to, other than with their connection."""
+    """Consumers that ended without being asked to: with their connection or queue, or for another reason."""
     consumers_vanished: int = 0
     """Those among the lost that nobody had told us of: the watchdog has found them."""
     publishes_confirmed: int = 0

@@ -78,6 +78,23 @@ async def test_where_nothing_listens_everything_fails_in_time_and_says_why(scrat
         await bus.get(WORK)
 
 
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x01\x00\x00\x00\x00\x00\x04\xff\xff\xff\xff\xce", b""]
+)
+async def test_something_else_that_listens_there_is_no_broker(scratch: Scratch, answer: bytes) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bus = scratch.bus(f"amqp://127.0.0.1:{port}")
+        with pytest.raises(BusUnavailableError, match=f"There is no connection to guest@127.0.0.1:{port}"):
+            await bus.wait_until_connected(1.0)
+        await bus.close()
+
+
 async def test_of_several_nodes_one_that_is_there_is_taken(scratch: Scratch) -> None:
     bus = await scratch.working_bus(f"amqp://127.0.0.1:1 {scratch.url}")
     await publish(bus, "m")

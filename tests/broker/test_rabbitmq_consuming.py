@@ -72,6 +72,7 @@ async def test_a_consumer_ends_with_its_queue(
     assert bus.stats.connections_lost == 0
     with pytest.raises(BusError):
         await bus.consume(WORK, prefetch=1, consumer_tag="c")
+    assert bus.stats.consumers_lost == 1
     # Declaring declares: that the queue was there before means nothing.
     bus = await scratch.working_bus()
     await publish(bus, "again")
@@ -263,7 +264,7 @@ async def test_a_dead_letter_names_the_queue_that_we_know(bus: RabbitMQBus) -> N
 
 # --- hostile ---
 
-HOSTILE: Mapping[str, spec.Basic.Properties] = {
+HOSTILE: dict[str, spec.Basic.Properties] = {
     "nothing": spec.Basic.Properties(),
     "nested headers": spec.Basic.Properties(headers={"a": {"b": [1, {"c": None}]}, "x-death": [[1], 2]}),
     "headers of all kinds": spec.Basic.Properties(
@@ -308,7 +309,7 @@ def nested_tables(depth: int) -> bytes:
     return table
 
 
-BEYOND_AMQP: Mapping[str, spec.Basic.Properties] = {
+BEYOND_AMQP: dict[str, spec.Basic.Properties] = {
     "a time that no calendar has": wire(timestamp=struct.pack(">Q", 2**64 - 1)),
     "a time in a header that no calendar has": wire(
         headers=struct.pack(">I", 11) + b"\x01aT" + struct.pack(">Q", 2**63)
