@@ -21,11 +21,11 @@ def test_a_logged_exception_shows_no_local_variables(form: str, capsys: pytest.C
     configure_logging("info", form)  # type: ignore[arg-type]  # one of its literals
     password = "hunter" + "2"
     try:
-        raise ValueError(f"of {len(password)} characters")
+        raise ValueError("no" if password else "yes")
     except ValueError:
         structlog.get_logger().exception("it failed")
     said = capsys.readouterr().err
-    assert "of 7 characters" in said
+    assert "ValueError" in said
     assert password not in said
     if form == "json":
         assert json.loads(said)["exception"][0]["exc_type"] == "ValueError"
