@@ -39,6 +39,7 @@ class Part:
         self._command: Command | None = None
         self._condition = _Condition.DOWN
         self._told_at = 0.0
+        self._paused: list[psutil.Process] = []
 
     @property
     def command(self) -> Command:
@@ -77,11 +78,14 @@ class Part:
 
     def pause(self) -> None:
         """Let it and its children stand still, as when a laptop is closed."""
-        self._signal(signal.SIGSTOP)
+        if self._condition is not _Condition.DOWN:
+            self._paused += [psutil.Process(self.command.process.pid), *self.runners()]
+            _signal(self._paused, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
-        self._signal(signal.SIGCONT)
+        """Let go on what is left of it."""
+        _signal(self._paused, signal.SIGCONT)
+        self._paused.clear()
 
     def runners(self) -> list[psutil.Process]:
         """Return the processes that it has started."""
@@ -118,11 +122,10 @@ class Part:
         process = psutil.Process(self.command.process.pid)
         return process.memory_info().rss, process.num_fds()
 
-    def _signal(self, number: int) -> None:
-        if self._condition is _Condition.DOWN:
-            return
-        for process in (*self.runners(), psutil.Process(self.command.process.pid)):
-            try:
-                process.send_signal(number)
-            except psutil.Error:
-                continue  # it has just ended
+
+def _signal(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:
+            continue  # it has ended
