@@ -11,6 +11,9 @@ from ktrdr.blobs.store import BlobStore, referred_sha256
 from ktrdr.events.references import DatasetRef
 from ktrdr.training.job import Dataset
 
+_AT_ONCE = 2
+"""Fetches: a store that is slow or away must not take all threads of the process."""
+
 
 class DatasetCache:
     """Fetches datasets by hash, and keeps them for the next attempt up to a limit.
@@ -23,6 +26,7 @@ class DatasetCache:
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._in_use: Counter[str] = Counter()
+        self._fetching = asyncio.Semaphore(_AT_ONCE)
 
     def sweep(self) -> None:
         """Remove what a predecessor was killed in the middle of; only when nothing is being fetched."""
@@ -46,7 +50,8 @@ class DatasetCache:
             BlobError: one is missing, or its content is not what the reference says.
             StorageFullError: there is no space for it.
         """
-        return tuple([await asyncio.to_thread(self._fetch, ref) for ref in refs])
+        async with self._fetching:
+            return tuple([await asyncio.to_thread(self._fetch, ref) for ref in refs])
 
     def _fetch(self, ref: DatasetRef) -> Dataset:
         path = self._blobs.fetch(ref.blob, self._directory / referred_sha256(ref.blob))

@@ -23,6 +23,8 @@ from ktrdr.ids import IdFactory
 
 _RETRY_FIRST_S, _RETRY_LIMIT_S = 0.2, 30.0
 _REPEAT_FIRST_S, _REPEAT_LIMIT_S = 10.0, 300.0
+_STORING_AT_ONCE = 2
+"""Models: a store that is slow or away must not take all threads of the process."""
 _STORE_AGAIN_S = 3600.0
 """So that a blob which nobody has asked for yet stays young, whatever is collected meanwhile."""
 _WORTH_COMPRESSING = 4
@@ -74,6 +76,7 @@ class Spool:
         self._clock = clock
         self._ids = ids
         self._rng = rng
+        self._storing = asyncio.Semaphore(_STORING_AT_ONCE)
         self._deliveries: dict[str, _Delivery] = {}
         self._added: asyncio.Queue[_Delivery] = asyncio.Queue()
         self._emptied = asyncio.Event()
@@ -203,7 +206,8 @@ class Spool:
                 )
                 if inline is not None:
                     return ModelReady(**token, manifest=ending.manifest, inline=inline)
-                blob = await asyncio.to_thread(self._stored, delivery)
+                async with self._storing:
+                    blob = await asyncio.to_thread(self._stored, delivery)
                 return ModelReady(**token, manifest=ending.manifest, blob=blob)
             case Failed() as ending:
                 return TrainingFailed(

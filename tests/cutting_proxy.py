@@ -26,7 +26,7 @@ class CuttingProxy:
         self._target = port
         self._budgets = iter(budgets)
         self._counting = threading.Lock()
-        self._alarms: list[tuple[int, Callable[[], None]]] = []
+        self._alarms: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.up = 0
         """Bytes from clients to the server."""
         self.down = 0
@@ -36,7 +36,11 @@ class CuttingProxy:
 
     def when_up(self, reaches: int, action: Callable[[], None]) -> None:
         """Do something as soon as so many bytes have gone to the server."""
-        self._alarms.append((reaches, action))
+        self.when(lambda: self.up >= reaches, action)
+
+    def when(self, condition: Callable[[], bool], action: Callable[[], None]) -> None:
+        """Do something as soon as something is the case, which is looked at whenever anything passes."""
+        self._alarms.append((condition, action))
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -68,9 +72,9 @@ class CuttingProxy:
         with self._counting:
             self.up += up
             self.down += down
-            due = [action for reaches, action in self._alarms if self.up >= reaches]
-            self._alarms = [alarm for alarm in self._alarms if self.up < alarm[0]]
-        for action in due:
+            due = [alarm for alarm in self._alarms if alarm[0]()]
+            self._alarms = [alarm for alarm in self._alarms if alarm not in due]
+        for _, action in due:
             action()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from urllib.parse import urlsplit
 
 import structlog
@@ -43,8 +43,11 @@ async def hosted(
         SettingsError: the broker or the blob store cannot be used like this.
     """
     agent_id = agent_name(settings.agents_dir, settings.agent_id)
-    blobs = open_blob_store(settings)
-    with open_directory(settings.agents_dir, agent_id) as directory:
+    # The store is closed last: what still sends a model by then is ended, and the spool has it.
+    with (
+        closing(open_blob_store(settings)) as blobs,
+        open_directory(settings.agents_dir, agent_id) as directory,
+    ):
         bus = connect(settings, speaker_of(agent_id))
         _warn_of_a_private_blob_store(settings)
         try:

@@ -3,12 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 
 import structlog
 
-from ktrdr.app.connecting import connect_to_broker
+from ktrdr.app.connecting import broker_user, connect_to_broker
 from ktrdr.app.embedded import render_report
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.service import Backend
@@ -53,7 +53,7 @@ async def served(
     clock, ids = clock or SystemClock(), ids or RandomIds()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(await asyncio.to_thread(OperationStore.open, settings))
-        blobs = open_blob_store(settings)
+        blobs = stack.enter_context(closing(open_blob_store(settings)))
         bus = connect_to_broker(settings, f"backend@{socket.gethostname()}")
         stack.push_async_callback(bus.close)
         backend = Backend(
@@ -65,6 +65,7 @@ async def served(
             ids=ids,
             render_report=render_report,
             instance=BROKER_INSTANCE,
+            user=broker_user(settings),
         )
         await stack.enter_async_context(backend)
         address = await _endpoint(settings, blobs, stack)

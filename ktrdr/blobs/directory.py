@@ -95,6 +95,9 @@ class DirectoryBlobStore:
             return False
         return True
 
+    def close(self) -> None:
+        """Do nothing: there are no connections."""
+
     def delete(self, sha256: str) -> None:
         """Remove the blob; see `BlobInventory.delete`."""
         try:

@@ -3,8 +3,8 @@
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,9 @@ class HttpBlobStore:
         self.url = url.rstrip("/")
         self._token = token
         self._give_up_after_s = give_up_after_s
+        self._opening = threading.Lock()
+        self._closed = threading.Event()
+        self._client: httpx.Client | None = None
 
     def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
         """Store the content; see `BlobStore.put`."""
@@ -82,7 +85,7 @@ class HttpBlobStore:
         while True:
             try:
                 with http_errors(self.url):
-                    response = self._client.head(path)
+                    response = self._open().head(path)
                 if is_absent(response):
                     return False
                 raise_for(response)
@@ -92,23 +95,28 @@ class HttpBlobStore:
                 return True
 
     def close(self) -> None:
-        """Close its connections; may be called again, and the store be used again."""
-        client = self.__dict__.pop("_client", None)
-        if client is not None:
-            client.close()
+        """Close its connections; see `BlobStore.close`."""
+        with self._opening:
+            self._closed.set()
+            if self._client is not None:
+                self._client.close()
 
-    @cached_property
-    def _client(self) -> httpx.Client:
-        headers = {"Accept-Encoding": "identity"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
-        return httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+    def _open(self) -> httpx.Client:
+        with self._opening:
+            if self._closed.is_set():
+                raise BlobUnavailableError(f"The blob store at {self.url} was closed.")
+            if self._client is None:
+                headers = {"Accept-Encoding": "identity"}
+                if self._token is not None:
+                    headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+                self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+            return self._client
 
     def _patience(self) -> Patience:
-        return Patience(self._give_up_after_s)
+        return Patience(self._give_up_after_s, sleep=self._closed.wait)
 
     def _send(self, ref: BlobRef, content: Content) -> None:
-        upload(self._client, _path(ref.sha256), ref, content, self._patience())
+        upload(self._open, _path(ref.sha256), ref, content, self._patience())
 
     def _chunks(self, ref: BlobRef) -> Iterator[bytes]:
         """Yield the content, over as many connections as it takes."""
@@ -129,7 +137,7 @@ class HttpBlobStore:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         with (
             http_errors(self.url),
-            self._client.stream("GET", _path(ref.sha256), headers=headers) as response,
+            self._open().stream("GET", _path(ref.sha256), headers=headers) as response,
         ):
             if not response.is_success:
                 response.read()

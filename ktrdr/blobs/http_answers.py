@@ -35,6 +35,11 @@ class LostConnectionError(BlobUnavailableError):
 class OccupiedError(BlobUnavailableError):
     """The backend asks to try again later."""
 
+    def __init__(self, message: str, *, offset: int = 0) -> None:
+        self.offset = offset
+        """How much of a blob has come that someone else sends."""
+        super().__init__(message)
+
 
 def raise_for(response: httpx.Response) -> None:
     """Raise what an answer says, if it is an error; its body must have been read.
@@ -59,7 +64,8 @@ def raise_for(response: httpx.Response) -> None:
     if response.status_code in (401, 403):
         raise BlobUnavailableError(message, fix=_TOKEN_FIX)
     if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
-        raise OccupiedError(message)
+        offset = problem.get("offset")
+        raise OccupiedError(message, offset=offset if isinstance(offset, int) else 0)
     raise BlobUnavailableError(message, fix=_ADDRESS_FIX)
 
 
@@ -89,6 +95,10 @@ def http_errors(url: str) -> Iterator[None]:
             f"The blob store at {url} does not answer: {reason}.",
             fix="Start the backend, or set KTRDR_BLOB_STORE to its address.",
         ) from error
+    except RuntimeError as error:
+        if "closed" not in str(error):  # as httpx says when the client was closed between two requests
+            raise
+        raise LostConnectionError(f"The connection to {url} was closed.") from error
 
 
 def _problem(response: httpx.Response) -> dict[str, object]:

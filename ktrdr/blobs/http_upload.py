@@ -28,11 +28,13 @@ class _State:
     complete: bool
 
 
-def upload(client: httpx.Client, path: str, ref: BlobRef, content: Content, patience: Patience) -> None:
+def upload(
+    client: Callable[[], httpx.Client], path: str, ref: BlobRef, content: Content, patience: Patience
+) -> None:
     """Send a blob, from where the last try left off, and return when the backend has it whole.
 
     Args:
-        client: with the address and the token.
+        client: with the address and the token; asked for before each request, so that it can be closed.
         path: of the blob.
         ref: what is sent.
         content: opens it.
@@ -49,7 +51,10 @@ def upload(client: httpx.Client, path: str, ref: BlobRef, content: Content, pati
     while True:
         try:
             sending.all_of(content)
-        except (LostConnectionError, OccupiedError) as error:
+        except LostConnectionError as error:
+            patience.pause(error)
+        except OccupiedError as error:
+            sending.progressed_to(error.offset)
             patience.pause(error)
         except BlobCorruptError:
             # Either it was changed meanwhile, or what had come before was not this blob: that is discarded.
@@ -65,7 +70,9 @@ def upload(client: httpx.Client, path: str, ref: BlobRef, content: Content, pati
 class _Sending:
     """One blob on its way."""
 
-    def __init__(self, client: httpx.Client, path: str, ref: BlobRef, patience: Patience) -> None:
+    def __init__(
+        self, client: Callable[[], httpx.Client], path: str, ref: BlobRef, patience: Patience
+    ) -> None:
         self._client = client
         self._path = path
         self._ref = ref
@@ -74,7 +81,7 @@ class _Sending:
 
     def all_of(self, content: Content) -> None:
         """Send what the backend has not."""
-        state = self._note(self._request("POST", {}, None))
+        state = self._request("POST", {}, None)
         if state.complete:
             return
         with content() as file:
@@ -82,38 +89,37 @@ class _Sending:
                 size = min(_REQUEST_BYTES, self._ref.size - state.offset)
                 headers = {"Upload-Offset": str(state.offset), "Content-Length": str(size)}
                 file.seek(state.offset)
-                before, state = (
-                    state,
-                    self._note(self._request("PATCH", headers, _pieces(file, size, self._ref))),
-                )
+                before, state = state, self._request("PATCH", headers, _pieces(file, size, self._ref))
                 if state.offset <= before.offset and not state.complete:
-                    raise OccupiedError(f"{self._client.base_url} takes nothing of blob {self._ref.sha256}.")
+                    raise OccupiedError(f"The backend takes nothing more of blob {self._ref.sha256}.")
 
     def begin_anew(self) -> None:
         """Count progress from the beginning again."""
         self._furthest = 0
 
+    def progressed_to(self, offset: int) -> None:
+        """Note how much the backend has, whoever has sent it."""
+        if offset > self._furthest:
+            self._furthest = offset
+            self._patience.progressed()
+
     def _request(self, method: str, headers: dict[str, str], body: Iterator[bytes] | None) -> _State:
         headers = {"Upload-Length": str(self._ref.size), **headers}
-        with http_errors(str(self._client.base_url)):
-            response = self._client.request(method, self._path, headers=headers, content=body)
+        client = self._client()
+        with http_errors(str(client.base_url)):
+            response = client.request(method, self._path, headers=headers, content=body)
         raise_for(response)
         try:
             answer = response.json()
             state = _State(int(answer["offset"]), bool(answer["complete"]))
             if not 0 <= state.offset <= self._ref.size:
                 raise ValueError("it has more than there is")
-            return state
         except (ValueError, TypeError, KeyError) as error:
             raise BlobUnavailableError(
-                f"{self._client.base_url} gave an answer that no ktrdr backend gives.",
+                f"{client.base_url} gave an answer that no ktrdr backend gives.",
                 fix="Set KTRDR_BLOB_STORE to the address of a ktrdr backend, as https://host:8420.",
             ) from error
-
-    def _note(self, state: _State) -> _State:
-        if state.offset > self._furthest:
-            self._furthest = state.offset
-            self._patience.progressed()
+        self.progressed_to(state.offset)
         return state
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256, referred_sha256
 from ktrdr.blobs.verified import (
+    CHUNK_BYTES,
     check_limit,
     check_size,
     disk_errors,
@@ -52,6 +54,7 @@ class ObjectBlobStore:
     def __init__(self, objects: "ObjectStore", name: str) -> None:
         self.name = name
         self._objects = objects
+        self._closed = threading.Event()
 
     def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
         """Store the content; see `BlobStore.put`."""
@@ -69,7 +72,7 @@ class ObjectBlobStore:
 
         def content() -> Iterator[bytes]:
             with disk_errors(what):
-                yield from verified(read_chunks(path), ref)
+                yield from self._while_open(verified(read_chunks(path), ref))
 
         with self._errors(f"Blob {ref.sha256} cannot be stored"):
             self._put(ref, b"".join(content()) if ref.size <= _PART_BYTES else content())
@@ -104,6 +107,10 @@ class ObjectBlobStore:
             return False
         return True
 
+    def close(self) -> None:
+        """End what is in progress; see `BlobStore.close`."""
+        self._closed.set()
+
     def delete(self, sha256: str) -> None:
         """Remove the blob; see `BlobInventory.delete`."""
         try:
@@ -135,8 +142,13 @@ class ObjectBlobStore:
         with self._reading(ref.sha256):
             found = obstore.get(self._objects, _key(ref.sha256))
             check_size(ref, found.meta["size"])
-            for chunk in found.stream(min_chunk_size=1024 * 1024):
-                yield bytes(chunk)
+            yield from self._while_open(map(bytes, found.stream(min_chunk_size=CHUNK_BYTES)))
+
+    def _while_open(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._closed.is_set():
+                raise BlobUnavailableError(f"The blob store {self.name} was closed.")
+            yield chunk
 
     @contextmanager
     def _reading(self, sha256: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ class Patience:
     Args:
         limit_s: so long without any progress.
         monotonic: seconds.
-        sleep: blocks for so many seconds.
+        sleep: blocks for so many seconds, or less if there is no reason to wait any more.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Patience:
         limit_s: float,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._limit_s = limit_s
         self._monotonic = monotonic

@@ -88,6 +88,9 @@ class BlobStore(Protocol):
     def exists(self, sha256: str) -> bool:
         """Return whether the store has that blob; its content is not checked."""
 
+    def close(self) -> None:
+        """Let go of connections. Calls in progress and later ones may fail, so that nobody waits for them."""
+
 
 class BlobInventory(BlobStore, Protocol):
     """A store as seen by who keeps house in it: what is there can be listed and removed.

@@ -45,6 +45,11 @@ class UploadBusyError(BlobError):
 
     retryable = True
 
+    def __init__(self, sha256: str, offset: int) -> None:
+        self.offset = offset
+        """How much of it has come, for whoever waits."""
+        super().__init__(f"Someone else is just sending blob {sha256}.", fix="Ask again in a moment.")
+
 
 class Uploads:
     """Receives blobs in pieces: what has come survives a lost connection and a restart of either side.
@@ -66,16 +71,22 @@ class Uploads:
         """Return where to go on, which is nowhere if the blob is there: then its ``modified`` time is now.
 
         Raises:
+            UploadBusyError: someone else is sending it.
             BlobRefusedError: it is no hash, or the blob would be too large.
             StorageFullError: the rest would not find space.
             BlobError: the disk cannot be written.
         """
         ref = self._reference(sha256, size)
         if self.store.renew(ref):
+            self._forget(ref)
             return UploadState(size, complete=True)
         offset = 0
-        # Wrong content is discarded; who is just sending is left alone.
-        with suppress(BlobCorruptError, UploadBusyError), self._open(ref) as upload:
+        # What has come of something else is discarded.
+        with suppress(BlobCorruptError), self._open(ref) as upload:
+            if upload.offset == 0 and self.store.renew(ref):
+                # Who sent it has finished between the first look and this.
+                upload.remove()
+                return UploadState(size, complete=True)
             if upload.missing < 0:
                 upload.restart()
             if upload.missing == 0:
@@ -95,10 +106,12 @@ class Uploads:
             BlobError: the disk cannot be written.
         """
         upload = self._open(self._reference(sha256, size))
-        if upload.offset != offset:
-            upload.close()
+        if upload.offset == offset:
+            return upload
+        with upload:
+            if upload.offset == 0:
+                upload.remove()
             raise WrongOffsetError(sha256, offset, upload.offset)
-        return upload
 
     def remove_abandoned(self, before: datetime) -> int:
         """Remove partial blobs that got nothing since that time, and return their number.
@@ -128,6 +141,12 @@ class Uploads:
         with disk_errors(f"Blob {ref.sha256} cannot be received in {self._directory}"):
             self._directory.mkdir(parents=True, exist_ok=True)
             return Upload(self.store, ref, path, _lock(path))
+
+    def _forget(self, ref: BlobRef) -> None:
+        """Remove what someone has begun anew who did not know yet that another had finished."""
+        if (self._directory / ref.sha256).exists():
+            with suppress(UploadBusyError), self._open(ref) as upload:
+                upload.remove()
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._directory).free
@@ -176,6 +195,11 @@ class Upload:
         with self._disk_errors():
             self._file.truncate(0)
             self.offset = self._file.seek(0)
+
+    def remove(self) -> None:
+        """Forget that there was an upload."""
+        with self._disk_errors():
+            self._path.unlink()
 
     def write(self, data: bytes | bytearray) -> None:
         """Append what has come.
@@ -235,10 +259,9 @@ def _lock(path: Path) -> FileIO:
             if _is_at(file, path):
                 return file
         except BlockingIOError as error:
+            offset = os.fstat(file.fileno()).st_size
             file.close()
-            raise UploadBusyError(
-                f"Someone else is just sending blob {path.name}.", fix="Ask again in a moment."
-            ) from error
+            raise UploadBusyError(path.name, offset) from error
         except BaseException:
             file.close()
             raise

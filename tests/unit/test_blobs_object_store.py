@@ -202,3 +202,17 @@ def test_listing_many_blobs_takes_several_pages() -> None:
     for name in names:
         backend.put_object(harness.bucket, f"installation/blobs/{name[:2]}/{name[2:]}", b"")
     assert {entry.sha256 for entry in harness.inventory.entries()} == set(names)
+
+
+@pytest.mark.fault
+def test_closing_ends_what_is_in_progress_and_leaves_nothing(tmp_path: Path) -> None:
+    harness = S3Harness()
+    (tmp_path / "source").write_bytes(CONTENT * 3)
+    proxy = CuttingProxy(int(moto_url().rpartition(":")[2]))
+    with proxy.running() as url:
+        store = at(url, harness.bucket)
+        proxy.when_up(MIB, store.close)
+        with pytest.raises(BlobUnavailableError, match="was closed"):
+            store.put_file(tmp_path / "source")
+    assert list(harness.inventory.entries()) == []
+    assert not moto_backend().buckets[harness.bucket].multiparts

@@ -13,7 +13,8 @@ stays: after a lost connection, or a restart of either side, ``POST`` says where
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
@@ -25,7 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from ktrdr.backend.api.problems import Problem, problem_of
+from ktrdr.backend.api.problems import Problem
 from ktrdr.blobs.uploads import Upload, UploadBusyError, Uploads, UploadState, WrongOffsetError
 from ktrdr.blobs.verified import CHUNK_BYTES
 from ktrdr.errors import BlobRefusedError
@@ -67,15 +68,14 @@ def blobs_router(uploads: Uploads) -> APIRouter:
 
     @router.post("/{sha256}/upload", response_model=UploadProgress)
     async def begin(sha256: str, length: Length) -> JSONResponse:
-        try:
+        with _upload_problems(length, uploads):
             state = await run_in_threadpool(uploads.begin, sha256, length)
-        except BlobRefusedError as error:
-            raise _too_large_or_refused(error, length, uploads) from error
         return _answer(state, HTTPStatus.OK)
 
     @router.patch("/{sha256}/upload", response_model=UploadProgress)
     async def append(sha256: str, request: Request, offset: Offset, length: Length) -> JSONResponse:
-        upload = await _open(uploads, sha256, length, offset)
+        with _upload_problems(length, uploads):
+            upload = await run_in_threadpool(uploads.open, sha256, length, offset)
         try:
             _check_announced(request, upload.missing)
             try:
@@ -185,30 +185,26 @@ def _body_too_large() -> Problem:
     )
 
 
-def _too_large_or_refused(error: BlobRefusedError, length: int, uploads: Uploads) -> Problem:
-    if length <= uploads.limit_bytes:
-        return problem_of(error)
-    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "blob-too-large", error.message, fix=error.fix)
-
-
-async def _open(uploads: Uploads, sha256: str, length: int, offset: int) -> Upload:
+@contextmanager
+def _upload_problems(length: int, uploads: Uploads) -> Iterator[None]:
+    """Answer with what only an upload can meet."""
     try:
-        return await run_in_threadpool(uploads.open, sha256, length, offset)
-    except WrongOffsetError as error:
+        yield
+    except (WrongOffsetError, UploadBusyError) as error:
         raise Problem(
             HTTPStatus.CONFLICT,
-            "wrong-offset",
+            "busy" if isinstance(error, UploadBusyError) else "wrong-offset",
             error.message,
             fix=error.fix,
             headers={"Upload-Offset": str(error.offset)},
             offset=error.offset,
         ) from error
-    except UploadBusyError as error:
-        raise Problem(
-            HTTPStatus.CONFLICT, "busy", error.message, fix=error.fix, headers={"Retry-After": "1"}
-        ) from error
     except BlobRefusedError as error:
-        raise _too_large_or_refused(error, length, uploads) from error
+        if length <= uploads.limit_bytes:
+            raise
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "blob-too-large", error.message, fix=error.fix
+        ) from error
 
 
 async def _receive(request: Request, upload: Upload) -> None:
