@@ -140,11 +140,12 @@ class RabbitMQConnection:
         """
         connection = await self.connection()
         while self.is_blocked:
-            ready = asyncio.ensure_future(connection.ready())
+            ready, closing = asyncio.ensure_future(connection.ready()), connection.closing
             try:
-                await asyncio.wait((ready, connection.closing), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((ready, closing), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 ready.cancel()
+                closing.cancel()
             connection = await self.connection()
 
     async def open_channel(self, *, confirms: bool) -> aiormq.Channel:
@@ -206,10 +207,12 @@ class RabbitMQConnection:
             self._connection, self._problem = connection, None
             self._tell()
             _log.info("connected to the broker", connection=self.name, broker=str(address))
-            await asyncio.wait((connection.closing,))
-            reason = connection.closing.exception()
+            closing = connection.closing
+            await asyncio.wait((closing,))
+            error = None if closing.cancelled() else closing.exception()
+            reason = str(error or "") or "the broker fell silent"
             self._tally.count("connections_lost")
-            _log.warning("connection to the broker lost", connection=self.name, reason=str(reason))
+            _log.warning("connection to the broker lost", connection=self.name, reason=reason)
         finally:
             self._connection = None
             await self._end(connection)

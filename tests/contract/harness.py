@@ -96,6 +96,9 @@ class RabbitMQHarness(BrokerHarness):
 
     async def start(self) -> None:
         self._url = self.find_broker().url
+        async with aiormq.connect(self._url) as connection:
+            major, minor, *_ = str(connection.server_properties["version"]).split(".")
+        self.nack_counts_towards_the_delivery_limit = (int(major), int(minor)) < (4, 3)
         for each in (shared_topology().exchanges, shared_topology().queues):
             self._names.update(declared.name for declared in each)
 
@@ -103,8 +106,6 @@ class RabbitMQHarness(BrokerHarness):
         if self._probe is not None:
             await self._probe.stop()
         async with aiormq.connect(self._url) as connection:
-            version = str(connection.server_properties["version"])
-            type(self).nack_counts_towards_the_delivery_limit = version.split(".") < ["4", "3"]
             channel = await connection.channel()
             for name in sorted(self._names):
                 await channel.queue_delete(wire_name(name, self._prefix))
