@@ -2,20 +2,21 @@
 
 import asyncio
 import time
+from contextlib import aclosing
 
 from pydantic import JsonValue
 
 from benchmarks.broker import broker_url
-from benchmarks.installation import installation
+from benchmarks.installation import Installation, installation
 from benchmarks.measure import Result, percentile, spread
 from benchmarks.ping import Pings
 from benchmarks.stamped_runner import MADE_AT
 
-_EPOCHS = 70
+_EPOCHS = 100_000
 _SLOW: dict[str, JsonValue] = {"training.batch_size": 8}
 """An epoch takes longer than the 50 ms between two reports of a runner, so that none waits for its turn."""
-_RUNS = 2
-_PINGS = 100
+_REPORTS = 40
+_ROUNDS = 6
 
 
 def measure() -> list[Result]:
@@ -29,16 +30,11 @@ async def _measure() -> list[Result]:
         Pings(broker_url(), system.processes) as pings,
     ):
         await system.agent("a1", "--train", "--stamped")
-        for _ in range(_RUNS):
-            seen = -1
-            operation_id = (await system.backend.submit(system.wish())).operation.operation_id
-            async for record in system.backend.watch(operation_id):
-                progress = record.progress
-                if progress is None or progress.sequence == seen or MADE_AT not in progress.metrics:
-                    continue
-                seen = progress.sequence
-                lags.append(time.monotonic() - progress.metrics[MADE_AT])
-            for _ in range(_PINGS):
+        await _lags(system)
+        pings.seconds.clear()
+        for _ in range(_ROUNDS):
+            lags += await _lags(system)
+            for _ in range(_REPORTS):
                 await pings.send()
     return [
         Result(
@@ -51,3 +47,22 @@ async def _measure() -> list[Result]:
             f"{spread(lags)}; bare {spread(pings.seconds)}",
         )
     ]
+
+
+async def _lags(system: Installation) -> list[float]:
+    """Return how many seconds old each report of a training was when it was seen."""
+    lags: list[float] = []
+    seen = -1
+    operation_id = (await system.backend.submit(system.wish())).operation.operation_id
+    async with aclosing(system.backend.watch(operation_id)) as records:
+        async for record in records:
+            progress = record.progress
+            if progress is None or progress.sequence == seen or not progress.epoch:
+                continue
+            seen = progress.sequence
+            lags.append(time.monotonic() - progress.metrics[MADE_AT])
+            if len(lags) == _REPORTS:
+                break
+    await system.backend.cancel(operation_id, "measured")
+    await system.backend.wait(operation_id)
+    return lags

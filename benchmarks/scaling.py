@@ -9,7 +9,7 @@ from benchmarks.installation import Installation, installation
 from benchmarks.measure import Result
 
 _AGENTS = (1, 2, 4, 8)
-_JOBS = 80
+_JOBS = 60
 _ROUNDS = 3
 
 
