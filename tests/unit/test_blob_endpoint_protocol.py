@@ -99,6 +99,15 @@ def test_what_is_not_there_is_a_problem_too(server: Served) -> None:
     assert_problem(httpx.post(f"{server.url}/health/live"), 405, "method-not-allowed")
 
 
+def test_the_application_describes_itself(server: Served) -> None:
+    described = httpx.get(f"{server.url}/api/v1/openapi.json").json()
+    blob, upload = (
+        described["paths"]["/api/v1/blobs/{sha256}"],
+        described["paths"]["/api/v1/blobs/{sha256}/upload"],
+    )
+    assert (set(blob), set(upload)) == ({"get", "head"}, {"post", "patch"})
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
