@@ -6,15 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ktrdr.backend.database_url import parse_url, sqlite_file
 from ktrdr.backend.group_commit import GroupCommit
 from ktrdr.errors import (
     DatabaseUnavailableError,
@@ -50,11 +50,11 @@ class Database:
     """
 
     def __init__(self, url: str, *, create: bool = True, busy_timeout_s: float = 10.0) -> None:
-        parsed = _parse(url)
+        parsed = parse_url(url)
         self.name = parsed.render_as_string(hide_password=True)
         self._sqlite = parsed.get_backend_name() == "sqlite"
         self._busy_timeout_s = busy_timeout_s
-        self._path = _sqlite_file(parsed, create=create) if self._sqlite else None
+        self._path = sqlite_file(parsed, create=create) if self._sqlite else None
         # SQLite has one writer at a time: waiting here is woken at once, waiting in SQLite polls.
         self._writing = threading.Lock()
         self._engine = self._make_engine(parsed)
@@ -284,35 +284,3 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer that begins deferred and upgrades later can fail without waiting.
     writes = connection.get_execution_options().get("ktrdr_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except ArgumentError as error:
-        raise SettingsError(
-            "The database URL cannot be read.",
-            fix="Set KTRDR_DATABASE_URL to something like sqlite:////path/to/ktrdr.db.",
-        ) from error
-
-
-def _sqlite_file(url: URL, *, create: bool) -> Path:
-    if not url.database or url.database == ":memory:" or url.query.get("mode") == "memory":
-        raise SettingsError(
-            "An in-memory database ends with the process, and every operation with it.",
-            fix="Name a file: sqlite:////path/to/ktrdr.db.",
-        )
-    path = Path(url.database.removeprefix("file:"))
-    if not create and not path.exists():
-        raise DatabaseUnavailableError(
-            f"There is no operations database at {path}.",
-            fix="Train something first, or set KTRDR_HOME to where it was trained.",
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseUnavailableError(
-            f"The directory {path.parent} cannot be made: {error.strerror}.",
-            fix="Set KTRDR_HOME to a directory that is yours.",
-        ) from error
-    return path
