@@ -14,7 +14,7 @@ from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.blobs.opening import open_blob_store
+from ktrdr.blobs.opening import open_blob_inventory
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.port import Bus
 from ktrdr.clock import Clock, SystemClock
@@ -53,7 +53,7 @@ async def served(
     clock, ids = clock or SystemClock(), ids or RandomIds()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(await asyncio.to_thread(OperationStore.open, settings))
-        blobs = stack.enter_context(closing(open_blob_store(settings)))
+        blobs = stack.enter_context(closing(open_blob_inventory(settings)))
         bus = connect_to_broker(settings, f"backend@{socket.gethostname()}")
         stack.push_async_callback(bus.close)
         backend = Backend(

@@ -11,7 +11,7 @@ import structlog
 
 from ktrdr.addresses import is_loopback
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.blobs.store import BlobStore
+from ktrdr.blobs.store import BlobInventory, BlobStore
 from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
 
@@ -40,29 +40,51 @@ def open_blob_store(settings: Settings) -> BlobStore:
     Raises:
         SettingsError: ``KTRDR_BLOB_STORE`` names none, or one that must not be used like this.
     """
+    if (kept := _kept(settings)) is not None:
+        return kept
+    assert settings.blob_store is not None
+    return _backend(settings, settings.blob_store, _split(settings.blob_store))
+
+
+def open_blob_inventory(settings: Settings) -> BlobInventory:
+    """Return the store as the backend has it, who keeps house in it.
+
+    Raises:
+        SettingsError: as `open_blob_store`; or the setting is one for agents, the address of a backend.
+    """
+    if (kept := _kept(settings)) is not None:
+        return kept
+    raise SettingsError(
+        f"KTRDR_BLOB_STORE is {settings.blob_store}, a backend's address, and this is the backend itself.",
+        fix="Here, leave it out or set it to a directory or a bucket; the address is for agents.",
+    )
+
+
+def _kept(settings: Settings) -> BlobInventory | None:
+    """Return the store, unless it is that of a backend elsewhere."""
     given = settings.blob_store
     if given is None:
         return DirectoryBlobStore(settings.blobs_dir)
     match = _SCHEME.match(given)
     if match is None:
         return DirectoryBlobStore(Path(given).expanduser())
-    scheme, url = match[1].lower(), _split(given)
+    scheme = match[1].lower()
     if scheme == "file":
-        return _directory(given, url)
+        return _directory(given, _split(given))
     if scheme in _BUCKETS:
-        return _bucket(given, url)
+        return _bucket(given, _split(given))
     if scheme in ("http", "https"):
-        return _backend(settings, given, url)
+        return None
     raise _wrong(given, f"'{scheme}' is no kind of store that there is")
 
 
-def _directory(given: str, url: SplitResult) -> BlobStore:
+def _directory(given: str, url: SplitResult) -> BlobInventory:
     if url.netloc not in ("", "localhost") or not url.path:
         raise _wrong(given, "a file URL has three slashes and an absolute path")
     return DirectoryBlobStore(Path(unquote(url.path)))
 
 
-def _bucket(given: str, url: SplitResult) -> BlobStore:
+def _bucket(given: str, url: SplitResult) -> BlobInventory:
     # Here, and below, because most commands need no other store than a directory.
     from obstore.exceptions import BaseError
     from obstore.store import from_url

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.http import HttpBlobStore
 from ktrdr.blobs.object_store import ObjectBlobStore
-from ktrdr.blobs.opening import open_blob_store
+from ktrdr.blobs.opening import open_blob_inventory, open_blob_store
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
@@ -65,6 +65,15 @@ def test_it_is_a_backend(tmp_path: Path, given: str) -> None:
     store = opened(given, tmp_path)
     assert isinstance(store, HttpBlobStore)
     assert store.url == given.rstrip("/")
+
+
+def test_a_backend_does_not_take_itself_for_its_store(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, blob_store="https://backend:8420", blob_token=TOKEN)
+    with pytest.raises(SettingsError, match="this is the backend itself") as refused:
+        open_blob_inventory(settings)
+    assert "the address is for agents" in str(refused.value.fix)
+    kept = open_blob_inventory(Settings(home=tmp_path, blob_store=str(tmp_path / "shared")))
+    assert isinstance(kept, DirectoryBlobStore)
 
 
 def test_on_this_machine_a_backend_may_ask_for_no_token(tmp_path: Path) -> None:
@@ -131,7 +140,7 @@ def test_a_bucket_elsewhere_without_tls_must_be_allowed(
 def test_a_directory_is_opened_without_loading_the_other_stores(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from ktrdr.blobs.opening import open_blob_store\n"
+        "from ktrdr.blobs.opening import open_blob_inventory, open_blob_store\n"
         "from ktrdr.settings import Settings\n"
         "open_blob_store(Settings(home='.'))\n"
         "print({'httpx', 'fastapi', 'uvicorn', 'ktrdr.blobs.object_store', 'pandas'} & set(sys.modules))"
