@@ -16,6 +16,7 @@ from ktrdr.backend.database import CommitWatch, Database
 from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
 from ktrdr.backend.instances import BROKER_INSTANCE, Instances
+from ktrdr.backend.lookup import find_operation
 from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
@@ -27,14 +28,11 @@ from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError
 from ktrdr.events import TrainingRequested
 from ktrdr.ids import IdFactory, RandomIds
-from ktrdr.registry import nearest_name
 from ktrdr.settings import Settings
 
 T = TypeVar("T")
 
 _CONFLICTS = 10
-_NAMED_CANDIDATES = 5
-_SEARCHED_FOR_NEAREST = 1000
 _AT_ONCE = 500
 _TERMINAL = [state for state in State if state.terminal]
 
@@ -176,37 +174,8 @@ class OperationStore:
         Raises:
             OperationNotFoundError: there is none, or there are several; names some.
         """
-        query = (
-            select_operations()
-            .where(
-                or_(
-                    operations.c.id.startswith(text, autoescape=True),
-                    operations.c.id.endswith(text, autoescape=True),
-                )
-            )
-            .order_by(operations.c.created_at.desc())
-            .limit(_NAMED_CANDIDATES + 1)
-        )
         with self._database.read() as connection:
-            found = [operation_record(row) for row in connection.execute(query)] if text else []
-            exact = [operation for operation in found if operation.operation_id == text]
-            if len(exact) == 1 or len(found) == 1:
-                return (exact or found)[0]
-            if found:
-                names = ", ".join(operation.operation_id for operation in found[:_NAMED_CANDIDATES])
-                more = ", …" if len(found) > _NAMED_CANDIDATES else ""
-                raise OperationNotFoundError(
-                    f"'{text}' is the beginning or end of several operations: {names}{more}.",
-                    fix="Give more of the id.",
-                )
-            recent = (
-                select(operations.c.id).order_by(operations.c.created_at.desc()).limit(_SEARCHED_FOR_NEAREST)
-            )
-            nearest = nearest_name(text, list(connection.execute(recent).scalars()))
-        meant = f" Did you mean '{nearest}'?" if nearest else ""
-        raise OperationNotFoundError(
-            f"There is no operation '{text}'.{meant}", fix="See what there is: ktrdr ops list."
-        )
+            return find_operation(connection, text)
 
     def find_request(self, operation_id: str) -> tuple[OperationRecord, TrainingRequested] | None:
         """Return an operation and the request of its first attempt, if there is one."""

@@ -1,0 +1,48 @@
+"""Finding an operation by what a person types of its id."""
+
+from sqlalchemy import Connection, or_, select
+
+from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.rows import operation_record, select_operations
+from ktrdr.backend.tables import operations
+from ktrdr.errors import OperationNotFoundError
+from ktrdr.registry import nearest_name
+
+_NAMED_CANDIDATES = 5
+_SEARCHED_FOR_NEAREST = 1000
+
+
+def find_operation(connection: Connection, text: str) -> OperationRecord:
+    """Return the one operation whose id is, begins or ends with the text.
+
+    Raises:
+        OperationNotFoundError: there is none, or there are several; names some.
+    """
+    query = (
+        select_operations()
+        .where(
+            or_(
+                operations.c.id.startswith(text, autoescape=True),
+                operations.c.id.endswith(text, autoescape=True),
+            )
+        )
+        .order_by(operations.c.created_at.desc())
+        .limit(_NAMED_CANDIDATES + 1)
+    )
+    found = [operation_record(row) for row in connection.execute(query)] if text else []
+    exact = [operation for operation in found if operation.operation_id == text]
+    if len(exact) == 1 or len(found) == 1:
+        return (exact or found)[0]
+    if found:
+        names = ", ".join(operation.operation_id for operation in found[:_NAMED_CANDIDATES])
+        more = ", …" if len(found) > _NAMED_CANDIDATES else ""
+        raise OperationNotFoundError(
+            f"'{text}' is the beginning or end of several operations: {names}{more}.",
+            fix="Give more of the id.",
+        )
+    recent = select(operations.c.id).order_by(operations.c.created_at.desc()).limit(_SEARCHED_FOR_NEAREST)
+    nearest = nearest_name(text, list(connection.execute(recent).scalars()))
+    meant = f" Did you mean '{nearest}'?" if nearest else ""
+    raise OperationNotFoundError(
+        f"There is no operation '{text}'.{meant}", fix="See what there is: ktrdr ops list."
+    )
