@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -87,24 +88,27 @@ class Listening:
         # The first that is back is alone: until then nothing at all could be heard.
         self._leases.begin_anew(with_limits=listening == 1)
 
-    async def is_cut_off(self) -> bool:
-        """Return whether nobody can be heard: who cannot speak must not be taken for silent."""
+    async def why_cut_off(self) -> str | None:
+        """Return why nobody can be heard, or None: who cannot speak must not be taken for silent."""
         if not any(subscription.listening for subscription in self.subscriptions):
-            return True
-        return not await self._broker_takes_messages()
-
-    async def _broker_takes_messages(self) -> bool:
+            return "no queue is being read"
         # A broker that is short of memory or disk blocks whoever publishes, and tells only them: its queues
         # look empty from the other end. It still takes the first message of each connection, so that one
         # proves nothing. They go to nobody: no lane has an empty name.
         try:
             for _ in range(2):
-                message = Message(
-                    body=b"", message_id=self._ids.event_id(), type="ktrdr.probe", persistent=False
-                )
-                await self._bus.publish(
-                    message, exchange=REQUESTS, routing_key="", mandatory=False, timeout_s=self._timeout_s
-                )
-        except (BusUnavailableError, PublishTimeoutError):
-            return False
-        return True
+                await self._publish_to_nobody()
+        except (BusUnavailableError, PublishTimeoutError) as error:
+            return str(error)
+        except BusError as error:
+            # Somebody has deleted an exchange, perhaps, which no consumer notices.
+            with suppress(BusError):
+                await self._bus.declare(shared_topology())
+            return str(error)
+        return None
+
+    async def _publish_to_nobody(self) -> None:
+        message = Message(body=b"", message_id=self._ids.event_id(), type="ktrdr.probe", persistent=False)
+        await self._bus.publish(
+            message, exchange=REQUESTS, routing_key="", mandatory=False, timeout_s=self._timeout_s
+        )

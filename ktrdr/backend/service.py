@@ -179,7 +179,7 @@ class Backend:
             clock=clock,
             offload=offload,
             last_idle=self._listening.last_idle,
-            is_cut_off=self._listening.is_cut_off,
+            why_cut_off=self._listening.why_cut_off,
             accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
         )

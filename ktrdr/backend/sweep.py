@@ -42,7 +42,7 @@ class Sweep:
         clock: for intervals.
         offload: where the database is asked.
         last_idle: when every queue was last seen empty, in monotonic seconds.
-        is_cut_off: asked before anything is given up: whether the bus lets nobody speak.
+        why_cut_off: asked before anything is given up: why nobody can be heard, if that is so.
         accept_deadline_s: how long a request that was published by a predecessor may wait.
         on_change: told of each operation that changed.
     """
@@ -58,7 +58,7 @@ class Sweep:
         clock: Clock,
         offload: Offload,
         last_idle: Callable[[], float],
-        is_cut_off: Callable[[], Awaitable[bool]],
+        why_cut_off: Callable[[], Awaitable[str | None]],
         accept_deadline_s: float,
         on_change: Callable[[OperationRecord], None],
     ) -> None:
@@ -70,7 +70,7 @@ class Sweep:
         self._clock = clock
         self._offload = offload
         self._last_idle = last_idle
-        self._is_cut_off = is_cut_off
+        self._why_cut_off = why_cut_off
         self._accept_deadline_s = accept_deadline_s
         self._was_cut_off = False
         self._on_change = on_change
@@ -109,13 +109,14 @@ class Sweep:
         """
         if not self._was_cut_off and not self._leases.are_due(self._last_idle()):
             return
-        was_cut_off, self._was_cut_off = self._was_cut_off, await self._is_cut_off()
-        if self._was_cut_off and not was_cut_off:
-            _log.warning("the broker lets nobody speak, so nothing is given up")
-        if was_cut_off and not self._was_cut_off:
-            _log.info("the broker lets us speak again")
+        reason = await self._why_cut_off()
+        was_cut_off, self._was_cut_off = self._was_cut_off, reason is not None
+        if reason is not None and not was_cut_off:
+            _log.warning("nobody can be heard, so nothing is given up", reason=reason)
+        if reason is None and was_cut_off:
+            _log.info("everybody can be heard again")
             self._leases.begin_anew(with_limits=True)
-        if self._was_cut_off or was_cut_off:
+        if reason is not None or was_cut_off:
             return
         for lease in self._leases.expired(self._last_idle()):
             await self._change(partial(self._expire, lease))

@@ -192,6 +192,17 @@ async def test_a_queue_that_is_lost_again_and_again_keeps_no_dead_claim_for_ever
     assert world.get(run).attempt == 2
 
 
+async def test_an_exchange_that_is_deleted_is_declared_again(world: World) -> None:
+    run = await world.running()
+    del world.broker._exchanges["ktrdr.requests"]
+    waiting = await world.submit()
+    assert world.get(waiting).state is State.PENDING
+    await world.pass_time(40)
+    assert world.get(waiting).state is State.QUEUED
+    await world.pass_time(30)
+    assert world.get(run).attempt == 2
+
+
 async def test_what_cannot_be_declared_is_tried_again_until_it_can(world: World) -> None:
     await _delete(world, BACKEND_EVENTS)
     await _line(world).declare(Topology(queues=(Queue(BACKEND_EVENTS),)))
