@@ -186,7 +186,6 @@ class RabbitMQBus:
 
     async def _close(self) -> None:
         self._watchdog.cancel()
-        cancelling = [consumer.cancelling for consumer in self._consumers if consumer.cancelling]
         consumers = tuple(self._consumers)
         of_queue = Counter(consumer.queue for consumer in consumers)
         for consumer in consumers:
@@ -197,7 +196,7 @@ class RabbitMQBus:
         )
         await asyncio.gather(self._publishing.close(), self._consuming.close())
         await asyncio.gather(self._publisher.close(), self._pool.close())
-        await asyncio.wait((self._watchdog, *cancelling))
+        await asyncio.wait((self._watchdog,))
 
     def _require_open(self) -> None:
         if self._closing is not None:

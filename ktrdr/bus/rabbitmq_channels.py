@@ -1,7 +1,7 @@
 """Channels of the consuming connection, used again and again: to open one takes as long as to subscribe."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 
 from aiormq import Channel
@@ -50,7 +50,7 @@ class ChannelPool:
     def __init__(self, connection: RabbitMQConnection) -> None:
         self._connection = connection
         self._idle: list[PooledChannel] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def asking(self, doing: str) -> AsyncIterator[PooledChannel]:
@@ -100,14 +100,19 @@ class ChannelPool:
         """Close a channel in the background: what is unsettled on it goes back to its queue."""
         channel.on_lost = None
         if channel.is_open:
-            task = asyncio.create_task(self._close(channel))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self.in_background(self._close(channel))
+
+    def in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Begin some work on channels, which ends at the latest when the connection is closed."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def close(self) -> None:
-        """Wait for the channels that are being closed, after the connection was."""
-        if self._closing:
-            await asyncio.wait(self._closing)
+        """Wait for what goes on in the background, after the connection was closed."""
+        if self._background:
+            await asyncio.wait(self._background)
 
     async def _close(self, channel: PooledChannel) -> None:
         with suppress(*LIBRARY_ERRORS, TimeoutError):

@@ -187,8 +187,8 @@ class RabbitMQConnection:
             began = asyncio.get_running_loop().time()
             try:
                 await self._live(address)
-            except BusError as error:
-                self._complain(error)
+            except Exception as error:  # anything may listen at that port, and say what it likes
+                self._complain(error if isinstance(error, BusError) else connect_error(error, address))
             lived_s = asyncio.get_running_loop().time() - began
             if self._problem is None and lived_s > _STABLE_AFTER_S:
                 pause_s = _FIRST_PAUSE_S
@@ -243,18 +243,16 @@ class RabbitMQConnection:
             raise BusUnavailableError(
                 f"The broker at {address} has not answered in {self.limits.connect_s:g} s."
             )
-        try:
-            connecting.result()
-        except Exception as error:  # anything may listen at that port, and say what it likes
-            raise connect_error(error, address) from error
+        connecting.result()
 
     async def _end(self, connection: "_Connection") -> None:
         """Close, with the courtesy that the time allows."""
         closing = asyncio.ensure_future(connection.close(ConnectionClosed(0, "closed by this client")))
         await asyncio.wait((closing,), timeout=self.limits.close_s)
         self._socket.abort()
-        await asyncio.wait((closing,))
-        with suppress(*LIBRARY_ERRORS):
+        await asyncio.wait((closing,), timeout=self.limits.close_s)
+        closing.cancel()
+        with suppress(*LIBRARY_ERRORS, asyncio.CancelledError, asyncio.InvalidStateError):
             closing.result()
 
     def _complain(self, error: BusError) -> None:

@@ -88,7 +88,7 @@ class RabbitMQConsumer:
         """Take no more: undelivered messages go back; those in hand can still be settled."""
         if not self._ended:
             self._end(was_lost=False)
-            self._cancelling = asyncio.create_task(self._cancel(), name=f"cancel {self.tag}")
+            self._cancelling = self._pool.in_background(self._cancel())
         if self._cancelling is not None:
             # Not to be interrupted half-way: that would cost the channel, and with it what is in hand.
             await asyncio.shield(self._cancelling)
@@ -112,11 +112,6 @@ class RabbitMQConsumer:
     def has_credit(self) -> bool:
         """Whether the broker may send it another message."""
         return self._hand.unsettled < self._prefetch
-
-    @property
-    def cancelling(self) -> "asyncio.Task[None] | None":
-        """The work of `cancel`, while it goes on."""
-        return self._cancelling
 
     def lose(self, reason: str) -> None:
         """End it because it is gone already: nothing that it has delivered can be settled, or need be."""

@@ -88,7 +88,7 @@ class Lane:
 
     async def _open(self) -> "_ConfirmingChannel":
         amqp = await self._connection.open_channel(confirms=True)
-        self.known_exchanges.clear()
+        self.known_exchanges.clear()  # the connection may have taken the last channel along
         self._channel = _ConfirmingChannel(amqp)
         return self._channel
 
@@ -101,6 +101,7 @@ class Lane:
         """Publish nothing more on a channel, and close it when nothing is in flight on it."""
         if self._channel is channel:
             self._channel = None
+            self.known_exchanges.clear()
         if channel.is_idle:
             task = asyncio.create_task(channel.close(self._connection.limits.request_s))
             self._background.add(task)

@@ -118,8 +118,7 @@ def _seconds(expiration: str | None) -> float | None:
 
 
 def _name(what: str, value: str | None) -> str | None:
-    # A character takes at most four bytes.
-    if value is None or (len(value) * 4 <= _MAX_NAME_BYTES and value.isascii()):
+    if value is None or (len(value) <= _MAX_NAME_BYTES and value.isascii()):
         return value
     try:
         size = len(value.encode())

@@ -16,7 +16,16 @@ from ktrdr.errors import AccessRefusedError, BusClosedError, BusError, BusUnavai
 from tests.broker.certificates import Certificates
 from tests.broker.node import PrivateNode
 from tests.broker.proxy import Proxy
-from tests.broker.rabbitmq_cases import PATIENCE_S, WORK, Scratch, drain, eventually, publish, scratch_on
+from tests.broker.rabbitmq_cases import (
+    PATIENCE_S,
+    WORK,
+    WORK_TOPOLOGY,
+    Scratch,
+    drain,
+    eventually,
+    publish,
+    scratch_on,
+)
 
 pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("rabbitmq")]
 
@@ -320,6 +329,32 @@ class TestNothingIsLeft:
             await publish(bus, "m")
             assert before is not None
             await self._expect(before)
+
+    async def test_by_a_close_in_the_midst_of_everything(self, scratch: Scratch) -> None:
+        with Proxy(scratch.url) as proxy:
+            bus = await scratch.working_bus(proxy.url)
+            await publish(bus, "m")
+            consumers = [await bus.consume(WORK, prefetch=1, consumer_tag="c") for _ in range(3)]
+            reading = asyncio.create_task(anext(consumers[2], None))
+            proxy.freeze()
+            under_way = [
+                asyncio.create_task(each)
+                for each in (
+                    consumers[0].cancel(),
+                    publish(bus, "m"),
+                    publish(bus, "large", body=bytes(3_000_000)),
+                    publish(bus, "doubtful", exchange="ktrdr.other"),
+                    bus.consume(WORK, prefetch=1, consumer_tag="c"),
+                    bus.get(WORK),
+                    bus.declare(WORK_TOPOLOGY),
+                )
+            ]
+            await asyncio.sleep(0.05)
+            await bus.close()
+            results = await asyncio.gather(*under_way, return_exceptions=True)
+            assert all(result is None or isinstance(result, BusError) for result in results)
+            await reading
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def test_by_consumers_that_were_cancelled(self, scratch: Scratch) -> None:
         bus = await scratch.working_bus()
