@@ -27,7 +27,7 @@ def accepted(work: Work, event: TrainingAccepted, *, first: bool) -> OperationRe
     if operation.claim_id is None and operation.attempt == event.attempt:
         where = f"slot {event.slot} of {event.agent_id}, on {event.device}"
         return _grant(work, operation, event, event.agent_id, event.device, event.lease_s, where)
-    return operation
+    return heard(work, event, agent_id=event.agent_id, device=event.device, lease_s=event.lease_s)
 
 
 def heard(work: Work, claim: Claim, *, agent_id: str, device: str, lease_s: float) -> OperationRecord | None:

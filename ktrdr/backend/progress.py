@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import insert, or_, select, update
 
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import operation_progress
@@ -20,7 +20,7 @@ WRITE_INTERVAL_S = 0.1
 
 
 class ProgressRecorder:
-    """Keeps the newest progress of each operation: never back within an attempt, nor to an earlier one.
+    """Keeps the newest progress of each operation: never back within an attempt.
 
     Args:
         store: where it is written, at most once in `WRITE_INTERVAL_S`.
@@ -47,10 +47,11 @@ class ProgressRecorder:
 
     def record(self, progress: TrainingProgress) -> None:
         """Take note of progress of the claim that holds the attempt."""
-        position = (progress.attempt, progress.sequence)
-        if position <= self._newest.get(progress.operation_id, (0, -1)):
+        attempt, sequence = self._newest.get(progress.operation_id, (0, -1))
+        # An attempt may be an earlier one, which is back: it is that of the claim that holds the grant.
+        if progress.attempt == attempt and progress.sequence <= sequence:
             return
-        self._newest[progress.operation_id] = position
+        self._newest[progress.operation_id] = (progress.attempt, progress.sequence)
         self._unwritten[progress.operation_id] = progress
         self._wake.set()
         self._on_progress(progress)
@@ -89,10 +90,7 @@ def _write(work: Work, batch: list[TrainingProgress]) -> None:
             "at": work.now,
         }
         mine = table.c.operation_id == progress.operation_id
-        older = or_(
-            table.c.attempt < progress.attempt,
-            and_(table.c.attempt == progress.attempt, table.c.sequence < progress.sequence),
-        )
+        older = or_(table.c.attempt != progress.attempt, table.c.sequence < progress.sequence)
         if work.connection.execute(select(table.c.attempt).where(mine)).first() is None:
             work.connection.execute(insert(table).values(operation_id=progress.operation_id, **values))
         else:

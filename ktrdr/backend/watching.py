@@ -181,9 +181,12 @@ class _Watcher:
 def _newest(known: OperationRecord, record: OperationRecord) -> OperationRecord:
     """Combine two readings, of which either may be the later: neither state nor progress goes back."""
     later = known if known.revision > record.revision else record
-    progress = max(known.progress, record.progress, key=_position)
+    progress = max(known.progress, record.progress, key=lambda it: _position(it, later.attempt))
     return later if progress is later.progress else replace(later, progress=progress)
 
 
-def _position(progress: TrainingProgress | None) -> tuple[int, int]:
-    return (progress.attempt, progress.sequence) if progress is not None else (0, 0)
+def _position(progress: TrainingProgress | None, attempt: int) -> tuple[bool, int, int]:
+    if progress is None:
+        return False, 0, 0
+    # Of the attempt that is being made before that of others: a later one may have been given up.
+    return progress.attempt == attempt, progress.attempt, progress.sequence

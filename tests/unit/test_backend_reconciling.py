@@ -1,5 +1,6 @@
 """A run that was given up and is back goes on, unless another has taken its place: no work thrown away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -168,3 +169,40 @@ async def test_a_cancel_of_a_detached_run_is_told_when_it_is_back(world: World) 
     await world.pass_time()
     assert [stop.claim_id for stop in agent.stops()] == [run.claim_id]
     assert world.get(run).state is State.CANCELLED
+
+
+async def test_an_acceptance_that_comes_late_tells_that_a_run_is_back_too(world: World) -> None:
+    run, agent = await _detached(world)
+    await agent.accept(run)
+    await world.pass_time()
+    assert (world.get(run).state, world.get(run).claim_id) == (State.RUNNING, run.claim_id)
+
+
+async def test_progress_is_that_of_the_run_that_is_back_though_a_later_one_was_further(world: World) -> None:
+    first, agent = await _detached(world)
+    seen: list[tuple[int, int]] = []
+
+    async def look() -> None:
+        async for record in world.backend.watch(first.request.operation_id):
+            progress = record.progress
+            seen.append((progress.attempt, progress.sequence) if progress is not None else (0, 0))
+
+    looking = asyncio.create_task(look())
+    second = await agent.take()
+    await world.pass_time()
+    await agent.progress(second, 70)
+    await world.pass_time(35)
+    await agent.present(first)
+    await world.pass_time()
+    await agent.progress(first, 50)
+    await world.pass_time()
+    await agent.progress(second, 80)  # whose claim holds nothing any more
+    await agent.progress(first, 49)
+    await world.pass_time()
+    assert seen[-1] == (1, 50)
+    progress = world.get(first).progress
+    assert progress is not None
+    assert (progress.attempt, progress.sequence) == (1, 50)
+    await agent.finish(first)
+    await world.pass_time()
+    await looking
