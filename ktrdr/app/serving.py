@@ -69,7 +69,8 @@ async def served(
         )
         await stack.enter_async_context(backend)
         address = await _endpoint(settings, blobs, stack)
-        _log.info("serving", http=address, blobs=settings.blob_store or str(settings.blobs_dir))
+        where = {} if address is None else {"http": address}
+        _log.info("serving", blobs=settings.blob_store or str(settings.blobs_dir), **where)
         yield Served(settings, store, blobs, bus, backend, address)
 
 

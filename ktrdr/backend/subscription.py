@@ -125,9 +125,9 @@ class Subscription:
         """
         absence_s = _FIRST_ABSENCE_S
         was_lost = False
+        told = ""
         async with asyncio.TaskGroup() as group:
             while True:
-                began = self._clock.monotonic()
                 try:
                     await self._bus.declare(shared_topology())
                     consumer = await self._bus.consume(
@@ -139,15 +139,20 @@ class Subscription:
                     reason = str(error)
                 else:
                     self.listening = True
+                    began = self._clock.monotonic()
                     if was_lost:
+                        _log.info("listening again", queue=self._queue)
                         self._on_return()
                     await self._read(consumer, group)
                     reason = "the consumer was lost"
+                    if self._clock.monotonic() - began > _LONGEST_ABSENCE_S:
+                        absence_s = _FIRST_ABSENCE_S
                 was_lost = True
-                if self._clock.monotonic() - began > _LONGEST_ABSENCE_S:
-                    absence_s = _FIRST_ABSENCE_S
                 pause_s = absence_s * self._rng.uniform(0.75, 1.25)
-                _log.warning("not listening", queue=self._queue, reason=reason, again_in_s=round(pause_s, 2))
+                # Once for each reason: a broker may be away for hours.
+                log = _log.debug if reason == told else _log.warning
+                log("not listening", queue=self._queue, reason=reason, again_in_s=round(pause_s, 2))
+                told = reason
                 await self._clock.sleep(pause_s)
                 absence_s = min(2 * absence_s, _LONGEST_ABSENCE_S)
 

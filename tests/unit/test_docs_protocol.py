@@ -65,7 +65,7 @@ def test_each_queue_is_described_as_it_is(queue: Queue) -> None:
     described = next(cells for names, cells in rows("queue").items() if queue.name in names)
     assert described[0] == (f"{queue.kind.value}, exclusive" if queue.exclusive else queue.kind.value)
     if queue.max_length is not None:
-        assert described[2] == f"the newest {queue.max_length:,}"
+        assert described[2].startswith(f"the newest {queue.max_length:,}")
     if queue.delivery_limit is not None:
         assert f"more than {queue.delivery_limit} times" in described[2]
 
