@@ -151,8 +151,10 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
             Queue(BACKEND_RETURNED, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
             Queue(BACKEND_EVENTS, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
             *(
-                # What overflows is stale and of no use to anyone; what cannot be read is.
-                Queue(name, QueueKind.CLASSIC, max_length=_PROGRESS_BACKLOG, reject_exchange=DEAD)
+                # What overflows is stale and of no use to anyone; what cannot be read is. Not classic: of a
+                # cluster that has lost the node where such a queue is, nobody can declare the topology, and
+                # presence renews leases.
+                Queue(name, max_length=_PROGRESS_BACKLOG, reject_exchange=DEAD)
                 for name in (BACKEND_PROGRESS, BACKEND_PRESENCE)
             ),
             Queue(JOURNAL, QueueKind.STREAM, max_length=100_000),
