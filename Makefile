@@ -43,6 +43,11 @@ schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
 	@$(BIN)/python -m ktrdr.events.schemas schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 
+.PHONY: chaos
+chaos: $(INSTALLED_DEV) ## Train many while everything fails: SEED=1 JOBS=200 SECONDS=300
+	@scripts/obtain-broker $(BIN)/python
+	@$(BIN)/python -m tests.e2e.storm $(if $(SEED),--seed $(SEED)) --jobs $(or $(JOBS),200) --seconds $(or $(SECONDS),300)
+
 .PHONY: bench
 bench: $(INSTALLED_BENCH) ## Measure, each figure as a ratio against a baseline of the same run
 	@scripts/obtain-broker $(BIN)/python

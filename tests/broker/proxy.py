@@ -28,13 +28,19 @@ class Proxy:
     every method takes effect before it returns, within milliseconds, and may be called from any thread.
     """
 
-    def __init__(self, url: str) -> None:
-        """Prepare a proxy in front of the broker at a URL; `url` is the same one through the proxy."""
+    def __init__(self, url: str, *, host: str = "127.0.0.1") -> None:
+        """Prepare a proxy in front of the broker at a URL; `url` is the same one through the proxy.
+
+        Args:
+            url: of the broker.
+            host: the address of this machine at which to listen.
+        """
+        self._host = host
         parts = urlsplit(url)
         self._target = (parts.hostname or "localhost", parts.port or _DEFAULT_PORTS[parts.scheme])
         (self.port,) = free_ports(1)
         credentials, at, _ = parts.netloc.rpartition("@")
-        self.url = urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+        self.url = urlunsplit(parts._replace(netloc=f"{credentials}{at}{host}:{self.port}"))
         self._delay_s = 0.0
         self._passing = asyncio.Event()
         self._passing.set()
@@ -115,7 +121,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accept, self._host, self.port)
 
     def _stop_listening(self) -> None:
         if self._server is not None:

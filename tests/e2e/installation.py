@@ -82,11 +82,14 @@ class Installation:
 
     def start_python(self, *arguments: str | Path, **variables: str) -> Command:
         """Start an interpreter, likewise; variables come on top of the installation's environment."""
+        return self.start_process(sys.executable, *arguments, **variables)
+
+    def start_process(self, *command: str | Path, **variables: str) -> Command:
+        """Start anything, likewise."""
         output = self.root / f"command-{len(self._commands) + 1}"
-        process_arguments = [sys.executable, *map(str, arguments)]
         with output.with_suffix(".out").open("wb") as stdout, output.with_suffix(".err").open("wb") as stderr:
             process = subprocess.Popen(
-                process_arguments,
+                list(map(str, command)),
                 cwd=self.root,
                 env={**self.environment, **variables},
                 stdin=subprocess.DEVNULL,

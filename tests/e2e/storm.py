@@ -40,6 +40,7 @@ _CALM_JOBS = 3
 """Trainings of each seed after the storm, to see that everything works as it did before."""
 _LONG_S = 120.0
 _MINUTE_S = 60.0
+_STUCK_AFTER_S = 90.0
 _MORE_BYTES = 48 * 2**20
 _MORE_FILES = 6
 
@@ -53,7 +54,6 @@ class Storm:
         deployment: with nothing started yet.
         seed: decides everything.
         seeds: how many different trainings there are: all of one seed must come out the same.
-        agents: how many.
         longest_alarm_s: how long the broker may be out of memory.
         say: told what is going on.
     """
@@ -64,7 +64,6 @@ class Storm:
         seed: int,
         *,
         seeds: int,
-        agents: int,
         longest_alarm_s: float,
         say: Say,
     ) -> None:
@@ -93,16 +92,16 @@ class Storm:
             KTRDR_LISTEN=f"127.0.0.1:{port}",
             KTRDR_BLOB_TOKEN=token,
         )
-        self._agents = [self._agent(f"host-{n + 1}", variants[n % len(variants)]) for n in range(agents)]
+        self._agents = [self._agent(f"host-{n}", variant) for n, variant in enumerate(variants, start=1)]
         self._spared = self._rng.choice((self._backend, *self._agents))
 
     def __enter__(self) -> Self:
         for part in self._parts:
             self._stack.enter_context(part.network)
             part.up()
-        self._stranger = self._stack.enter_context(Stranger(self._deployment.url))
         for part in self._parts:
             part.command.until(lambda part=part: part.works, f"{part.name} works")
+        self._stranger = self._stack.enter_context(Stranger(self._deployment.url))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,7 +195,7 @@ class Storm:
         began = time.monotonic()
         self._faults.heal()
         self._say("the storm is over")
-        self._wait_for_all(_MINUTE_S + len(self._accepted))
+        self._wait_for_all()
         self.tally.settled_within_s = time.monotonic() - began
         self._stranger.finish()
         self.tally.repeated = self._stranger.repeated
@@ -213,7 +212,7 @@ class Storm:
         self._say("working in calm")
         again = self._deployment.submit_again(self._accepted[0], [*self._seeds] * _CALM_JOBS)
         self._accepted += again
-        self._wait_for_all(_MINUTE_S)
+        self._wait_for_all()
         disturbed = [
             op for op in self._deployment.operations() if op.operation_id in again and op.attempt > 1
         ]
@@ -222,13 +221,21 @@ class Storm:
         self._check_footprint()
         self.tally.count(self._deployment, self._accepted)
 
-    def _wait_for_all(self, within_s: float) -> None:
-        def all_ended() -> bool:
-            for part in self._parts:
-                part.look()
-            return not self._deployment.unfinished()
+    def _wait_for_all(self) -> None:
+        """Wait until all have ended; they are stuck when none ends for a long time, however slow all is."""
+        while unfinished := self._deployment.unfinished():
+            left = len(unfinished)
+            eventually(
+                lambda left=left: self._left() < left,
+                within_s=_STUCK_AFTER_S,
+                otherwise=lambda: self._tell(self._deployment.unfinished()),
+            )
 
-        eventually(all_ended, within_s=within_s, otherwise=lambda: self._tell(self._deployment.unfinished()))
+    def _left(self) -> int:
+        for part in self._parts:
+            part.look()
+        time.sleep(_TICK_S)
+        return len(self._deployment.unfinished())
 
     def _tell(self, operations: list[OperationRecord]) -> str:
         lines = []
@@ -264,6 +271,10 @@ class Storm:
         check_promises(self._deployment, self.tally, self._weights)
 
 
+def _seeds_for(jobs: int) -> int:
+    return min(5, 1 + jobs // 10)
+
+
 def _as_text(footprint: tuple[int, int]) -> str:
     resident, files = footprint
     return f"{resident / 2**20:.0f} MiB, {files} files open"
@@ -276,11 +287,10 @@ def run(
     seed: int,
     jobs: int,
     seconds: float,
-    seeds: int = 5,
-    agents: int = 3,
-    say: Say = lambda line: None,
+    say: Say,
 ) -> Tally:
     """Run one storm to its end, with all checks, and return the tally."""
+    say(f"again: make chaos SEED={seed} JOBS={jobs} SECONDS={seconds:g}")
     with Deployment(root, node) as deployment:
         deployment.variables |= {
             "KTRDR_MAX_ATTEMPTS": "20",
@@ -289,7 +299,7 @@ def run(
         }
         longest_alarm_s = _MINUTE_S if seconds >= _LONG_S else LEASE_S
         with Storm(
-            deployment, seed, seeds=seeds, agents=agents, longest_alarm_s=longest_alarm_s, say=say
+            deployment, seed, seeds=_seeds_for(jobs), longest_alarm_s=longest_alarm_s, say=say
         ) as storm:
             storm.warm_up()
             storm.rage(jobs=jobs, seconds=seconds)
@@ -311,7 +321,6 @@ def main() -> None:
         sys.stdout.write(f"{time.monotonic() - began:7.1f} s  {line}\n")
         sys.stdout.flush()
 
-    say(f"seed {options.seed}: {options.jobs} jobs in {options.seconds:g} s")
     root = Path(tempfile.mkdtemp(prefix="ktrdr-storm-"))
     try:
         with PrivateNode(NodeConfig()) as node:

@@ -108,27 +108,34 @@ class Stranger:
 
     async def _listen(self) -> None:
         self._bus = RabbitMQBus(self._url, name="stranger")
+        async with asyncio.TaskGroup() as all_:
+            for exchange, key in ((REQUESTS, "any"), (EVENTS, "#"), (CONTROL, "#")):
+                all_.create_task(self._keep_hearing(exchange, key))
+
+    async def _keep_hearing(self, exchange: str, key: str) -> None:
         while True:
             try:
-                async with asyncio.TaskGroup() as all_:
-                    for exchange, key in ((REQUESTS, "any"), (EVENTS, "#"), (CONTROL, "#")):
-                        all_.create_task(self._keep(exchange, await self._consumer(exchange, key)))
-            except* BusError:
-                await asyncio.sleep(_PAUSE_S)
+                consumer = await self._consumer(exchange, key)
+                try:
+                    await self._hear(exchange, consumer)
+                finally:
+                    await consumer.cancel()
+            except BusError:
+                pass  # the broker is away, or has not noticed yet that we were
+            await asyncio.sleep(_PAUSE_S)
 
     async def _consumer(self, exchange: str, key: str) -> Consumer:
         queue = Queue(f"stranger.{exchange}", QueueKind.CLASSIC, exclusive=True)
         await self._bus.declare(Topology(queues=(queue,), bindings=(Binding(exchange, queue.name, key),)))
         return await self._bus.consume(queue.name, prefetch=100, consumer_tag=queue.name)
 
-    async def _keep(self, exchange: str, consumer: Consumer) -> None:
+    async def _hear(self, exchange: str, consumer: Consumer) -> None:
         async for delivery in consumer:
             message = delivery.message
             if message.message_id not in self.tried:
                 self._heard.append((exchange, _routing_key(exchange, message), message))
                 del self._heard[:-_KEPT]
             await delivery.ack()
-        raise BusError("the consumer has ended")
 
 
 def _routing_key(exchange: str, message: Message) -> str:
