@@ -1,6 +1,6 @@
 """Events that were decided on and are yet to be published, as rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ktrdr.backend import attempts, dispatching
@@ -44,18 +44,24 @@ class Outbox:
         self._instance = instance
         self._retries = retries
 
-    def unsent(self) -> list[UnsentEvent]:
-        """Return what is to be published, in the order in which it was decided."""
+    def unsent(
+        self, is_due: Callable[[UnsentEvent], bool], *, at_most: int
+    ) -> tuple[list[UnsentEvent], list[OutgoingEvent]]:
+        """Return what is to be published, in the order of the decisions, and what the first of it says.
+
+        Args:
+            is_due: tells which of them are of interest now.
+            at_most: so many of these are read.
+        """
         with self._store.reading() as connection:
-            return [
+            unsent = [
                 UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s)
                 for row in connection.execute(UNSENT, {"of_owner": self._instance})
             ]
-
-    def read(self, unsent: Sequence[UnsentEvent]) -> list[OutgoingEvent]:
-        """Return these as they are now, in their order; without those that have been withdrawn meanwhile."""
-        with self._store.reading() as connection:
-            return [
+            due = [waiting.row_id for waiting in unsent if is_due(waiting)][:at_most]
+            if not due:
+                return unsent, []
+            return unsent, [
                 OutgoingEvent(
                     row_id=row.id,
                     event_id=row.event_id,
@@ -64,7 +70,7 @@ class Outbox:
                     tries=row.tries,
                     last_error=row.last_error,
                 )
-                for row in connection.execute(OUTGOING, {"of_rows": [event.row_id for event in unsent]})
+                for row in connection.execute(OUTGOING, {"of_rows": due})
             ]
 
     def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:

@@ -88,26 +88,31 @@ class OutboxRelay:
                 await wait_for(self._wake, self._clock, next_in_s)
 
     async def _next(self) -> tuple[list[OutgoingEvent], float | None]:
-        due, next_in_s = self._due(await self._offload(self._outbox.unsent))
-        return await self._offload(lambda: self._outbox.read(due)) if due else [], next_in_s
-
-    def _due(self, unsent: list[UnsentEvent]) -> tuple[list[UnsentEvent], float | None]:
         """Return what can go now, and in how many seconds the next can."""
+        # Whoever is done makes room for the next, and wakes us.
+        room = max(0, _AT_HAND - len(self._busy))
+        # One moment for all: what is not due then is waited for, however long the reading takes.
         now = self._clock.monotonic()
-        # What was marked sent while the outbox was being read may still be in what was read.
-        unsent = [outgoing for outgoing in unsent if outgoing.event_id not in self._settled]
-        # A pause counts from when this process first saw the event, whatever wall clocks say.
-        self._schedule = {e.event_id: self._schedule.get(e.event_id, _Turn(now + e.delay_s)) for e in unsent}
+        unsent, outgoing = await self._offload(
+            lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
+        )
+        # A pause counts from when this process first saw the event, whatever wall clocks say. What was marked
+        # sent while the outbox was being read may still be in what was read.
+        self._schedule = {
+            waiting.event_id: self._schedule.get(waiting.event_id, _Turn(now + waiting.delay_s))
+            for waiting in unsent
+            if waiting.event_id not in self._settled
+        }
+        next_in_s = min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
+        return [event for event in outgoing if event.event_id in self._schedule], next_in_s
+
+    def _is_due(self, waiting: UnsentEvent, now: float) -> bool:
         # One that waits does not hold up later ones of its operation: a request that a later decision
         # overtakes is withdrawn, so nothing that follows it depends on it.
-        due = [
-            waiting
-            for waiting in unsent
-            if self._schedule[waiting.event_id].at <= now and waiting.operation_id not in self._busy
-        ]
-        next_in_s = min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
-        # Whoever is done makes room for the next, and wakes us.
-        return due[: max(0, _AT_HAND - len(self._busy))], next_in_s
+        if waiting.operation_id in self._busy:
+            return False
+        turn = self._schedule.get(waiting.event_id)
+        return waiting.delay_s == 0 if turn is None else turn.at <= now
 
     async def _publish_in_order(self, operation_id: str, events: list[OutgoingEvent]) -> None:
         try:

@@ -118,7 +118,7 @@ async def test_an_internal_task_that_crashes_brings_the_backend_down_loudly(tmp_
     waiting = asyncio.create_task(world.backend.wait(run.request.operation_id))
     await world.pass_time()
 
-    def broken() -> list[Any]:
+    def broken(*args: object, **kwargs: object) -> Any:
         raise ZeroDivisionError("a defect")
 
     world.backend._relay._outbox.unsent = broken  # type: ignore[method-assign]  # there is no other way in

@@ -251,3 +251,18 @@ async def test_a_request_nobody_could_hear_is_not_written(world: World) -> None:
     world.store.change(lambda work: work.send(world.agent.stop_of(run)))
     assert _unsent(world) == []
     world.store.change(lambda work: dispatching.forget_unsent(work, "nobody"))
+
+
+async def test_many_that_wait_for_a_broker_are_each_published_once_when_it_is_back(
+    world: World, buses: list[Obstructed]
+) -> None:
+    many = 150
+    buses[0].before = [BusUnavailableError() for _ in range(many)]
+    ids = [(await world.backend.submit(wish())).operation.operation_id for _ in range(many)]
+    for _ in range(100):
+        await world.pass_time(1)
+        if len(buses[0].published) == many:
+            break
+    assert sorted(str(message.correlation_id) for message in buses[0].published) == sorted(ids)
+    assert {world.get(operation_id).state for operation_id in ids} == {State.QUEUED}
+    assert _unsent(world) == []
