@@ -129,11 +129,12 @@ class Deployment(Installation):
         """Return whether an agent has recorded how an attempt ended, and not been answered yet."""
         return any(self.root.glob("hosts/*/agents/*/claims/*/ending.json"))
 
+    def claims(self) -> list[Path]:
+        """Return the folders of claims that agents hold: what runs, and results that are not answered."""
+        return list(self.root.glob("hosts/*/agents/*/claims/*"))
+
     def leftovers(self) -> list[Path]:
         """Return what a training needs on its way and none that has ended may leave behind."""
-        patterns = (
-            "hosts/*/agents/*/claims/*",
-            "hosts/*/agents/*/datasets/.*",
-            "hosts/*/agents/*/set-aside/*",
-        )
-        return super().leftovers() + [path for pattern in patterns for path in self.root.glob(pattern)]
+        patterns = ("hosts/*/agents/*/datasets/.*", "hosts/*/agents/*/set-aside/*")
+        found = [path for pattern in patterns for path in self.root.glob(pattern)]
+        return super().leftovers() + self.claims() + found

@@ -57,7 +57,7 @@ def test_a_training_survives_that_its_agents_cable_is_pulled_for_longer_than_its
         assert len(deployment.versions()) == 1
         # Who was cut off is heard again, and nobody is left with a run or a result that nobody wants.
         agents[first].until_said("the broker can be reached again")
-        eventually(lambda: not deployment.leftovers(), within_s=60, otherwise=deployment.describe)
+        eventually(lambda: not deployment.claims(), within_s=60, otherwise=deployment.describe)
         eventually(
             lambda: all(agent.slots_busy == 0 for agent in deployment.agents().values()),
             within_s=60,
