@@ -1,6 +1,7 @@
 """Run ``ktrdr`` in this process, which dies of one request: ``deadly_seed.py SEED ARGUMENT …``.
 
-An agent that has accepted a request with that seed is killed before it runs it, as by a bug in a driver.
+An agent that has accepted a request with that seed is killed when it hands it to its runner, as by a bug in a
+driver.
 """
 
 import os
@@ -8,21 +9,21 @@ import signal
 import sys
 from typing import Any
 
-import host_agent.slot
+from host_agent.runner_process import RunnerProcess
 from ktrdr.cli.main import main
-from ktrdr.events.training import TrainingRequested
+from ktrdr.training.job import TrainingJob
 
 
 def die_of(seed: int) -> None:
-    """Let requests with that seed kill this process once it has accepted them."""
-    carry_out = host_agent.slot.carry_out
+    """Let jobs with that seed kill this process."""
+    run = RunnerProcess.run
 
-    async def carry_out_or_die(request: TrainingRequested, *arguments: Any) -> Any:
-        if request.seed == seed:
+    async def run_or_die(self: RunnerProcess, job: TrainingJob, *arguments: Any, **options: Any) -> Any:
+        if job.seed == seed:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await carry_out(request, *arguments)
+        return await run(self, job, *arguments, **options)
 
-    host_agent.slot.carry_out = carry_out_or_die  # type: ignore[attr-defined]  # that is the point
+    RunnerProcess.run = run_or_die  # type: ignore[method-assign]  # that is the point
 
 
 if __name__ == "__main__":

@@ -14,9 +14,18 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.installation import epochs
 from tests.e2e.waiting import eventually
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("hosts")]
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, any_private_node: PrivateNode) -> Iterator[Deployment]:
+    """A backend and one agent that are at work already, for tests that kill nothing."""
+    with Deployment(tmp_path_factory.mktemp("calm"), any_private_node) as at_work:
+        at_work.serve()
+        at_work.ready_agent("alpha")
+        yield at_work
 
 
 @pytest.fixture
@@ -26,16 +35,44 @@ def deployment(tmp_path: Path, private_node: PrivateNode) -> Iterator[Deployment
 
 
 def test_a_model_trained_on_a_host_is_the_same_as_one_trained_here(
-    deployment: Deployment, undisturbed: str
+    calm: Deployment, undisturbed: str
 ) -> None:
-    deployment.serve()
-    deployment.agent("alpha")
-    train = deployment.train(*epochs(60), "--mode", "host").succeed()
-    assert "Trained eurusd_momentum/EURUSD_1h_v1" in train.stdout
+    train = calm.train(*epochs(60), "--mode", "host").succeed()
     assert "[8/8] Packaging the model" in train.stderr
-    assert deployment.sha256("eurusd_momentum/EURUSD_1h_v1") == undisturbed
-    assert deployment.operation().agent_id == "alpha"
-    deployment.wait_for_empty_queues()
+    trained = calm.operations()[-1]
+    assert f"Trained {trained.model}" in train.stdout
+    assert calm.sha256(str(trained.model)) == undisturbed
+    assert trained.agent_id == "alpha"
+    calm.wait_for_empty_queues()
+
+
+def test_a_second_backend_on_the_same_database_is_refused(calm: Deployment) -> None:
+    second = calm.start("serve")
+    assert second.wait() == 1
+    assert "another" in second.stderr.lower()
+
+
+def test_a_cancellation_reaches_the_agent_and_no_model_is_made(calm: Deployment) -> None:
+    before = calm.versions()
+    operation = calm.submit(*epochs(5000))
+    eventually(lambda: calm.has_reached_epoch(1, operation=operation), within_s=30, otherwise=calm.describe)
+    calm.run("ops", "cancel", operation).succeed()
+    calm.wait_for_all(within_s=10)
+    assert calm.operations()[-1].state is State.CANCELLED
+    eventually(lambda: calm.agents()["alpha"].slots_busy == 0, within_s=10, otherwise=calm.describe)
+    assert calm.versions() == before
+
+
+def test_the_example_publishes_and_gets_its_models(calm: Deployment) -> None:
+    before = set(calm.versions())
+    example = calm.start_python(
+        REPOSITORY / "examples" / "publish_and_wait.py",
+        KTRDR_STRATEGIES_DIR=str(REPOSITORY / "strategies"),
+    ).succeed()
+    made = set(calm.versions()) - before
+    assert len(made) == 3
+    for version in made:
+        assert version in example.stdout
 
 
 def test_a_training_moves_to_another_agent_when_its_own_is_killed(
@@ -90,13 +127,6 @@ def test_a_backend_that_is_killed_finds_everything_when_it_is_started_again(
     deployment.wait_for_empty_queues()
 
 
-def test_a_second_backend_on_the_same_database_is_refused(deployment: Deployment) -> None:
-    deployment.serve()
-    second = deployment.start("serve")
-    assert second.wait() == 1
-    assert "another" in second.stderr.lower()
-
-
 def test_training_goes_on_while_the_broker_is_away_and_its_model_arrives(
     deployment: Deployment, undisturbed: str
 ) -> None:
@@ -113,20 +143,6 @@ def test_training_goes_on_while_the_broker_is_away_and_its_model_arrives(
     deployment.wait_for_empty_queues()
 
 
-def test_a_cancellation_reaches_the_agent_and_no_model_is_made(deployment: Deployment) -> None:
-    deployment.serve()
-    deployment.ready_agent("alpha")
-    operation = deployment.submit(*epochs(5000))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
-    deployment.run("ops", "cancel", operation).succeed()
-    deployment.wait_for_all(within_s=10)
-    assert deployment.operation().state is State.CANCELLED
-    eventually(
-        lambda: deployment.agents()["alpha"].slots_busy == 0, within_s=10, otherwise=deployment.describe
-    )
-    assert deployment.versions() == []
-
-
 def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deployment: Deployment) -> None:
     deployment.serve()
     leaving = deployment.ready_agent("alpha", KTRDR_DRAIN_S="0.5")
@@ -139,18 +155,6 @@ def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deploy
     assert any("agent_shutdown" in entry.message for entry in deployment.history())
     deployment.run("ops", "cancel", deployment.operation().operation_id).succeed()
     deployment.wait_for_all()
-
-
-def test_the_example_publishes_and_gets_its_models(deployment: Deployment) -> None:
-    deployment.serve()
-    deployment.agent("alpha")
-    example = deployment.start_python(
-        REPOSITORY / "examples" / "publish_and_wait.py",
-        KTRDR_STRATEGIES_DIR=str(REPOSITORY / "strategies"),
-    ).succeed()
-    assert len(deployment.versions()) == 3
-    for version in deployment.versions():
-        assert version in example.stdout
 
 
 def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Deployment) -> None:
