@@ -44,8 +44,9 @@ schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 
 .PHONY: chaos
-chaos: $(INSTALLED_DEV) ## Train many while everything fails: SEED=1 JOBS=200 SECONDS=300
+chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fails; SEED=1 JOBS=200 SECONDS=300
 	@scripts/obtain-broker $(BIN)/python
+	@$(if $(SEED),:,KTRDR_CHAOS=1 $(BIN)/pytest -n 2 --dist loadgroup -m long $(PYTEST_ARGS))
 	@$(BIN)/python -m tests.e2e.storm $(if $(SEED),--seed $(SEED)) --jobs $(or $(JOBS),200) --seconds $(or $(SECONDS),300)
 
 .PHONY: bench

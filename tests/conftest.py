@@ -23,6 +23,14 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("default" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("KTRDR_CHAOS"):
+        skip = pytest.mark.skip(reason="long: `make chaos` runs it, or KTRDR_CHAOS=1")
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(skip)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True if run_as_root_of_a_namespace(pyfuncitem) else None

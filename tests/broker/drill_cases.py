@@ -1,7 +1,6 @@
 """Drills on a private broker, and what must be gone afterwards."""
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from ktrdr.drill.catalog import chosen
 from ktrdr.drill.names import FAMILY
@@ -25,10 +23,6 @@ from tests.broker.node import PrivateNode
 QUICK = Pace(keep_s=0.3)
 POLICY = "drilled"
 _TRIES = 20
-
-in_chaos_only = pytest.mark.skipif(
-    not os.environ.get("KTRDR_CHAOS"), reason="takes a minute: `make chaos` runs it, or KTRDR_CHAOS=1"
-)
 
 
 class Witness:

@@ -8,7 +8,7 @@ from ktrdr.drill.catalog import DRILLS
 from ktrdr.drill.pace import Pace
 from ktrdr.drill.promises.consumers import HELD_DRILL, hold
 from ktrdr.drill.scene import Kept, Scene
-from tests.broker.drill_cases import QUICK, check_nothing_is_left, drill, in_chaos_only, outcomes, result_of
+from tests.broker.drill_cases import QUICK, check_nothing_is_left, drill, outcomes, result_of
 from tests.broker.fixtures import StartNode
 from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
@@ -32,7 +32,7 @@ async def test_a_cancellation_and_a_damaged_model_pass_and_leave_nothing(private
     check_nothing_is_left(private_node, report)
 
 
-@in_chaos_only
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.fault
 async def test_every_promise_holds_on_a_broker_as_it_comes(private_node: PrivateNode) -> None:
@@ -47,7 +47,7 @@ async def test_every_promise_holds_on_a_broker_as_it_comes(private_node: Private
     check_nothing_is_left(private_node, report)
 
 
-@in_chaos_only
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.fault
 async def test_agents_behind_tls_are_cut_off_and_killed_alike(private_node: PrivateNode) -> None:
@@ -58,7 +58,7 @@ async def test_agents_behind_tls_are_cut_off_and_killed_alike(private_node: Priv
     check_nothing_is_left(private_node, report)
 
 
-@in_chaos_only
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.fault
 async def test_a_lease_that_is_shorter_than_a_cut_breaks_the_promise(private_node: PrivateNode) -> None:
@@ -67,7 +67,7 @@ async def test_a_lease_that_is_shorter_than_a_cut_breaks_the_promise(private_nod
     check_nothing_is_left(private_node, report)
 
 
-@in_chaos_only
+@pytest.mark.long
 @pytest.mark.slow
 async def test_a_consumer_that_the_broker_loses_patience_with_consumes_again(start_node: StartNode) -> None:
     node = start_node(NodeConfig(consumer_timeout_ms=1000))

@@ -18,7 +18,6 @@ from tests.broker.drill_cases import (
     agents_of,
     check_nothing_is_left,
     drill,
-    in_chaos_only,
     names_on,
     outcomes,
     policy,
@@ -187,7 +186,7 @@ async def test_the_next_drill_removes_what_a_killed_one_has_left(private_node: P
     assert not (Path(tempfile.gettempdir()) / prefix).exists()
 
 
-@in_chaos_only
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.fault
 async def test_a_broker_that_goes_away_ends_the_drill_and_is_cleared_by_the_next(
