@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## Set up, then train the sample strategy on the bundled EUR/
 .PHONY: test
 test: $(INSTALLED_DEV) ## Set up, then run every test
 	@scripts/obtain-broker $(BIN)/python
-	@$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas

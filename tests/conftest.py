@@ -1,8 +1,10 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.broker.fixtures import any_private_node, broker, cluster, private_node, running_cluster, start_node
@@ -21,6 +23,13 @@ __all__ = [
 # The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("default" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> Iterator[None]:
+    """Whatever a test, or the command that it runs, sets up for logging ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

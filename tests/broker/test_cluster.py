@@ -14,7 +14,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.installation import epochs
 from tests.e2e.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.xdist_group("cluster")]
 
 _WITHIN_S = 20.0
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from ktrdr.cli.main import app
 from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
+from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -37,10 +39,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNode]:
         yield started
 
 
-def check(node: PrivateNode, user: str, password: str) -> list[dict[str, str]]:
+def run_check(node: PrivateNode, user: str, password: str) -> Result:
     management = node.management_url.replace("://", "://admin:root@")
     url = node.amqp_url(user=user, password=password)
-    ran = CliRunner().invoke(app, ["broker", "check", "--broker", url, "--management", management, "--json"])
+    return CliRunner().invoke(app, ["broker", "check", "--broker", url, "--management", management, "--json"])
+
+
+def check(node: PrivateNode, user: str, password: str) -> list[dict[str, str]]:
+    ran = run_check(node, user, password)
     assert ran.exit_code == 0, ran.output
     return list(json.loads(ran.stdout))
 
@@ -57,7 +63,12 @@ def test_the_definitions_are_read_again_at_each_start(node: PrivateNode) -> None
     node.management.delete_queue("ktrdr.lane.any")
     node.management.delete_user("agent")
     node.restart()
-    check(node, "agent", "a")
+    # Streams come back some moments after the node says that it is ready.
+    eventually(
+        lambda: run_check(node, "agent", "a").exit_code == 0,
+        within_s=30,
+        otherwise=lambda: run_check(node, "agent", "a").output,
+    )
 
 
 @pytest.mark.parametrize(

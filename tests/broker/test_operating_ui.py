@@ -145,4 +145,4 @@ def test_the_check_of_a_broker_at_work_finds_nothing_wrong(world: World) -> None
     assert {finding["name"] for finding in found if finding["mark"] != "ok"} <= {lane_queue("gpu")}
     by_name = {finding["name"]: finding["detail"] for finding in found}
     assert by_name["backend"].startswith("may declare ^(ktrdr")
-    assert by_name[BACKEND_EVENTS].endswith(" 1 consumer")
+    assert " 1 consumer" in by_name[BACKEND_EVENTS]

@@ -24,6 +24,7 @@ from ktrdr.events import (
     TrainingProgress,
     TrainingRequested,
 )
+from tests.e2e.command import command_line
 from tests.unit.agent_cases import World, eventually
 from tests.unit.agent_fixtures import around, directory
 from tests.unit.conftest import REPOSITORY
@@ -155,4 +156,6 @@ async def test_no_runner_outlives_its_agent(
 @pytest.fixture(autouse=True)
 def no_runner_is_left() -> Iterator[None]:
     yield
-    assert not psutil.Process().children(recursive=True), os.getpid()
+    # Other tests of this process may have a broker of theirs beside it.
+    children = psutil.Process().children(recursive=True)
+    assert not [child for child in children if "host_agent.runner" in command_line(child)], os.getpid()

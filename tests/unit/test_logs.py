@@ -1,19 +1,11 @@
 """What a log line shows, and what it must not."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from ktrdr.logs import configure_logging
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
