@@ -17,6 +17,7 @@ from tests.e2e.waiting import eventually
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.fault,
+    pytest.mark.long,
     pytest.mark.xdist_group("hosts"),
     pytest.mark.timeout(400),
 ]
