@@ -73,18 +73,28 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
 def _require_shallow(text: str) -> None:
     # The composer recurses in C: depth overflows its stack and ends the process. The parser does not recurse.
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            raise _too_large(event)
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > _MAX_DEPTH:
+                raise _too_large(event)
+    except yaml.MarkedYAMLError as error:
+        # Reading ahead, a newer libyaml meets a limit of its own first; its words are no help to a user.
+        if "exceeded maximum nesting depth" in str(error.problem):
+            raise _too_large_at(error.problem_mark) from error
+        raise
 
 
 def _too_large(at: Any) -> yaml.MarkedYAMLError:  # a node or an event; the C parser's marks have a type apart
+    return _too_large_at(at.start_mark)
+
+
+def _too_large_at(mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(
-        problem="the document expands to more than a strategy can be", problem_mark=at.start_mark
+        problem="the document expands to more than a strategy can be", problem_mark=mark
     )
 
 

@@ -25,9 +25,7 @@ def changed(old: str, new: str) -> str:
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
 def test_nesting_that_would_overflow_the_stack_is_refused(opening: str) -> None:
-    message = refused(opening * 100_000)[0].message
-    # The one from the parser's own limit, which newer ones have for brackets.
-    assert "expands to more" in message or "exceeded maximum nesting depth" in message
+    assert "expands to more" in refused(opening * 100_000)[0].message
 
 
 def test_a_lone_surrogate_is_refused_at_its_place() -> None:
