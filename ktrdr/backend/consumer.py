@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,6 +18,7 @@ from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.subscription import RefusedError
+from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload, Turns
 from ktrdr.backend.work import Work
 from ktrdr.bus.dead_letters import REASON_HEADER, DeathCause
@@ -45,6 +45,8 @@ _LOOK_AGAIN_S = 0.25
 _ANSWER_TAKES = timedelta(seconds=2)
 _LARGE_AT_ONCE = 2
 """Models that are fetched from the blob store: they fill the memory, and threads when it is slow or away."""
+_INLINE_AT_ONCE = 2
+"""One writes while another waits for the disk; more threads only hold each other up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class EventHandlers:
     """Turns events into transactions; each is durable when its handler returns.
 
     Args:
-        store: where operations are.
+        transactions: where operations are changed.
+        store: where they are read.
         persister: takes results.
         leases: are renewed by every event of the claim that holds them.
         progress: takes progress.
@@ -60,12 +63,12 @@ class EventHandlers:
         speakers: decides whose word counts.
         retries: what follows a failed attempt.
         lease_s: of a claim whose acceptance has not arrived.
-        instance: on whose bus agents are answered.
         clock: for pauses.
         offload: where the database is asked.
         on_change: told of each operation that may have changed.
     """
 
+    transactions: Transactions
     store: OperationStore
     persister: ModelPersister
     leases: Leases
@@ -74,12 +77,12 @@ class EventHandlers:
     speakers: Speakers
     retries: attempts.RetryPolicy
     lease_s: float
-    instance: str
     clock: Clock
     offload: Offload
     on_change: Callable[[OperationRecord], None]
     _turns: Turns = field(default_factory=Turns, init=False)
     _large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE), init=False)
+    _inline: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_INLINE_AT_ONCE), init=False)
 
     async def durable(self, envelope: Envelope) -> None:
         """Handle an event of the queue of durable events.
@@ -116,7 +119,7 @@ class EventHandlers:
         return attempts.checkpoint_saved(work, event)
 
     async def _take(self, event: ModelReady, event_id: str) -> None:
-        async with nullcontext() if event.blob is None else self._large:
+        async with self._inline if event.blob is None else self._large:
             result = await self.offload(lambda: self.persister.examine(event, event_id))
             if isinstance(result, VerifiedModel):
                 result = await self._register(result)
@@ -125,11 +128,7 @@ class EventHandlers:
     async def _register(self, model: VerifiedModel) -> OperationRecord | None:
         before = model.operation
         async with self._turns.of(f"{before.strategy}/{before.symbol}/{before.timeframe}"):
-            operation = await self.offload(lambda: self.persister.register(model))
-        if operation is not None and operation.state is State.COMPLETED:
-            completed = operation
-            await self.offload(lambda: self.persister.point_latest(completed))
-        return operation
+            return await self.offload(lambda: self.persister.register(model))
 
     async def transient(self, envelope: Envelope) -> None:
         """Handle progress or presence.
@@ -197,7 +196,7 @@ class EventHandlers:
             heard = (self._hear(work, running, event) for running in unsettled)
             return [operation for operation in heard if operation is not None]
 
-        for operation in await self.offload(lambda: self.store.change(action, instance=self.instance)):
+        for operation in await self.transactions.change(action):
             self.on_change(operation)
 
     def _hear(self, work: Work, running: RunningAttempt, event: AgentPresence) -> OperationRecord | None:
@@ -219,7 +218,7 @@ class EventHandlers:
         await self._change(if_new)
 
     async def _change(self, action: Callable[[Work], OperationRecord | None]) -> None:
-        self._changed(await self.offload(lambda: self.store.change(action, instance=self.instance)))
+        self._changed(await self.transactions.change(action))
 
     def _changed(self, operation: OperationRecord | None) -> None:
         if operation is not None:

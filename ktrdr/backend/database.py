@@ -4,9 +4,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
@@ -15,7 +14,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ktrdr.backend.database_url import parse_url, sqlite_file
-from ktrdr.backend.group_commit import GroupCommit
 from ktrdr.errors import (
     DatabaseUnavailableError,
     KtrdrError,
@@ -23,8 +21,6 @@ from ktrdr.errors import (
     StorageFullError,
     StoreError,
 )
-
-T = TypeVar("T")
 
 _FULL_BELOW_BYTES = 1024 * 1024
 _POLL_OTHER_ENGINES_S = 1.0
@@ -59,7 +55,6 @@ class Database:
         self._writing = threading.Lock()
         self._engine = self._make_engine(parsed)
         self._write_engine = self._engine.execution_options(ktrdr_writes=True)
-        self._group = GroupCommit(self.write, patience_s=busy_timeout_s, locked=self._locked)
 
     def _make_engine(self, url: URL) -> Engine:
         try:
@@ -124,20 +119,6 @@ class Database:
                     yield connection
             finally:
                 self._writing.release()
-
-    def transact(self, action: Callable[[Connection], T], *, alone: bool = False) -> T:
-        """Run an action in a write transaction; it is durable when this returns. Raises as `write` does.
-
-        On SQLite actions of several threads may share a transaction, and with it a sync of the disk.
-
-        Args:
-            action: reads and writes; unless it is alone it must have no other effect, and may be repeated.
-            alone: whether the transaction is the action's own.
-        """
-        if self._sqlite and not alone:
-            return self._group.run(action)
-        with self.write() as connection:
-            return action(connection)
 
     @contextmanager
     def upgrading(self) -> Iterator[Connection]:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ktrdr.backend import attempts, dispatching
-from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.records import HistoryKind, OperationRecord, OutgoingEvent
 from ktrdr.backend.statements import OUTGOING, UNSENT, UPDATE_OUTGOING
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
 from ktrdr.events import EVENT_TYPES, FailureCause, OperationEvent, TrainingRequested
 
@@ -24,30 +25,38 @@ class UnsentEvent:
     """How long to wait from when it was first seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingEvent:
-    """One row of the outbox, about to be published."""
-
-    row_id: int
-    event_id: str
-    operation_id: str
-    event: OperationEvent
-    tries: int
-    last_error: str | None
-
-
 class Outbox:
-    """The events of one instance; calls block."""
+    """The events of one instance that are to be published.
 
-    def __init__(self, store: OperationStore, instance: str, retries: attempts.RetryPolicy) -> None:
+    Args:
+        store: where they are recorded.
+        instance: whose they are.
+        retries: what follows a request that can never be sent.
+        transactions: where what becomes of them is recorded.
+    """
+
+    def __init__(
+        self,
+        store: OperationStore,
+        instance: str,
+        retries: attempts.RetryPolicy,
+        transactions: Transactions,
+    ) -> None:
         self._store = store
         self._instance = instance
         self._retries = retries
+        self._transactions = transactions
+
+    def follow(self, tell: Callable[[list[OutgoingEvent]], object] | None) -> None:
+        """Have what this process commits told at once, in whichever thread; None: no more."""
+        self._store.follow_outbox(self._instance, tell)
 
     def unsent(
         self, is_due: Callable[[UnsentEvent], bool], *, at_most: int
     ) -> tuple[list[UnsentEvent], list[OutgoingEvent]]:
         """Return what is to be published, in the order of the decisions, and what the first of it says.
+
+        It blocks.
 
         Args:
             is_due: tells which of them are of interest now.
@@ -66,14 +75,16 @@ class Outbox:
                     row_id=row.id,
                     event_id=row.event_id,
                     operation_id=row.operation_id,
+                    owner=self._instance,
                     event=_TYPES[row.type].model_validate_json(row.payload),
+                    delay_s=row.delay_s,
                     tries=row.tries,
                     last_error=row.last_error,
                 )
                 for row in connection.execute(OUTGOING, {"of_rows": due})
             ]
 
-    def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
+    async def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
         """Note that the broker has confirmed it; return the operation if that changed it."""
 
         def action(work: Work) -> OperationRecord | None:
@@ -82,9 +93,9 @@ class Outbox:
                 return dispatching.dispatched(work, outgoing.operation_id, outgoing.event.attempt)
             return None
 
-        return self._store.change(action, instance=self._instance)
+        return await self._transactions.change(action)
 
-    def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
+    async def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
         """Note that it did not get through; in the operation's history too, unless that says so already."""
 
         def action(work: Work) -> None:
@@ -92,9 +103,9 @@ class Outbox:
             if error != outgoing.last_error:
                 self._note(work, outgoing, error)
 
-        self._store.change(action, instance=self._instance)
+        await self._transactions.change(action)
 
-    def set_aside(self, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
+    async def set_aside(self, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
         """Give up what can never be sent; an operation whose request it is fails."""
 
         def action(work: Work) -> OperationRecord | None:
@@ -107,7 +118,7 @@ class Outbox:
             cause = FailureCause.INTERNAL_ERROR
             return attempts.attempt_over(work, operation, cause, error, self._retries)
 
-        return self._store.change(action, instance=self._instance)
+        return await self._transactions.change(action)
 
     def _update(self, work: Work, outgoing: OutgoingEvent, **values: object) -> None:
         where = {"of_row": outgoing.row_id, "of_event": outgoing.event_id}

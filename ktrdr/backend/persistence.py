@@ -12,6 +12,7 @@ from ktrdr.backend.catalog import is_registered, next_version
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.rows import files_json
 from ktrdr.backend.statements import INSERT_MODEL
+from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.verification import ResultRejectedError, verified_files
 from ktrdr.backend.work import Work
@@ -127,6 +128,8 @@ class ModelPersister:
     def register(self, model: VerifiedModel) -> OperationRecord | None:
         """Make it the next version of its name, unless it is not wanted any more, and answer the agent.
 
+        The link to the newest version of the name leads there then.
+
         Models of one name are best registered one after the other: side by side each would be made the next
         version, and all but the first anew.
 
@@ -146,20 +149,15 @@ class ModelPersister:
                 name = version_name(*parts, version)
                 candidate = _Candidate(model.event, model.event_id, operation, version, name)
                 try:
-                    return self._persist(candidate, model)
+                    registered = self._persist(candidate, model)
                 except _VersionTakenError:
                     continue  # the report has the wrong number in it
+                if registered is not None and registered.state is State.COMPLETED:
+                    self._point_latest_or_warn(registered)
+                return registered
         finally:
             if model.staged is not None:
                 self._directory.discard(model.staged)
-
-    def point_latest(self, operation: OperationRecord) -> None:
-        """Make the link to the newest version of the operation's name lead there."""
-        try:
-            self._point_latest(operation.strategy, operation.symbol, operation.timeframe)
-        except KtrdrError as error:
-            # The model is registered; the link is put right when a process starts.
-            _log.warning("link to the newest version not made", model=operation.model, error=str(error))
 
     def repair(self, is_alive: Callable[[str], bool]) -> None:
         """Put right what a process that was killed has left: staged files, and links to the newest versions.
@@ -188,9 +186,7 @@ class ModelPersister:
         self, candidate: _Candidate, staged: StagedModel, report_error: str | None
     ) -> OperationRecord | None:
         try:
-            return self._change(
-                lambda work: self._register(work, candidate, staged, report_error), moves_files=True
-            )
+            return self._change(lambda work: self._register(work, candidate, staged, report_error))
         except BaseException:
             self._withdraw(candidate, staged)
             raise
@@ -236,7 +232,7 @@ class ModelPersister:
                 self._directory.take_back(staged, candidate.name)
 
         try:
-            self._change(action, moves_files=True)
+            self._change(action)
         except KtrdrError as error:
             _log.warning("version not taken back, will be replaced", model=candidate.name, error=str(error))
 
@@ -265,14 +261,19 @@ class ModelPersister:
             _log.exception("report not rendered", operation_id=event.operation_id)
             return None, f"no report: {type(error).__name__}: {error}"
 
+    def _point_latest_or_warn(self, operation: OperationRecord) -> None:
+        try:
+            self._point_latest(operation.strategy, operation.symbol, operation.timeframe)
+        except KtrdrError as error:
+            # The model is registered; the link is put right when a process starts.
+            _log.warning("link to the newest version not made", model=operation.model, error=str(error))
+
     def _point_latest(self, strategy: str, symbol: str, timeframe: str) -> None:
-        def action(work: Work) -> None:
-            # In a write transaction, so that of two processes none sets it back.
-            newest = next_version(work.connection, strategy, symbol, timeframe) - 1
-            self._directory.point_latest(strategy, symbol, timeframe, newest, owner=self._instance)
+        name, made = (strategy, symbol, timeframe), 0
+        # Who links looks again afterwards, so that of two processes the last to look leaves the newest.
+        while (newest := self._store.models.next_version(*name) - 1) != made:
+            self._directory.point_latest(*name, newest, owner=self._instance)
+            made = newest
 
-        self._change(action, moves_files=True)
-
-    def _change(self, action: Callable[[Work], T], *, moves_files: bool = False) -> T:
-        # An action that moves files cannot be undone with the database.
-        return self._store.change(action, instance=self._instance, alone=moves_files)
+    def _change(self, action: Callable[[Work], T]) -> T:
+        return self._store.change(action, instance=self._instance)

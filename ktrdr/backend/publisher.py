@@ -5,13 +5,14 @@ event id, by which whoever heard it knows.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from ktrdr.backend.outbox import Outbox, OutgoingEvent, UnsentEvent
-from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.outbox import Outbox, UnsentEvent
+from ktrdr.backend.records import OperationRecord, OutgoingEvent
 from ktrdr.backend.waiting import Offload, wait_for
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.clock import Clock
@@ -30,11 +31,13 @@ _AT_HAND = 64
 class OutboxRelay:
     """Publishes the events of one operation one after the other, and those of several side by side.
 
+    What this process commits is handed to it; what others commit, and what has to wait, it reads.
+
     Args:
         outbox: what is to be published.
         publisher: how.
         clock: for pauses.
-        offload: where the database is asked.
+        offload: where the outbox is read.
         on_change: told of an operation that changed because its request went out, or could not.
         on_requested: told of each request that the broker has confirmed, and its event id.
     """
@@ -56,46 +59,77 @@ class OutboxRelay:
         self._on_change = on_change
         self._on_requested = on_requested
         self._wake = asyncio.Event()
-        self._schedule: dict[str, _Turn] = {}  # by event id
-        self._busy: set[str] = set()  # operations one of whose events is on its way
+        self._schedule: dict[str, _Turn] = {}  # by event id, of what has to wait
+        self._queues: dict[str, deque[OutgoingEvent]] = {}  # by operation, the first of each on its way
+        self._in_hand: set[str] = set()  # event ids of all in the queues
         self._settled: set[str] = set()  # event ids since the outbox was last begun to be read
+        self._has_more = False
         self._outstanding = asyncio.Semaphore(_OUTSTANDING)
+        self._publishing: asyncio.TaskGroup | None = None
         self.idle = asyncio.Event()
         """Set while nothing is due."""
 
     def wake(self) -> None:
-        """Look at the outbox: something may have been added."""
+        """Read the outbox: something may have been added by another process."""
         self.idle.clear()
         self._wake.set()
 
     async def run(self) -> None:
         """Publish for ever."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._wake.clear()
-                self._settled.clear()
-                try:
-                    outgoing, next_in_s = await self._next()
-                except (DatabaseUnavailableError, StorageFullError) as error:
-                    _log.warning("outbox cannot be read", error=str(error))
-                    await self._clock.sleep(_LONGEST_PAUSE_S)
-                    continue
-                for operation_id, events in _by_operation(outgoing).items():
-                    self._busy.add(operation_id)
-                    group.create_task(self._publish_in_order(operation_id, events))
-                if not self._busy and not self._wake.is_set():
-                    self.idle.set()
-                await wait_for(self._wake, self._clock, next_in_s)
+        loop = asyncio.get_running_loop()
 
-    async def _next(self) -> tuple[list[OutgoingEvent], float | None]:
-        """Return what can go now, and in how many seconds the next can."""
+        def hand_over(events: list[OutgoingEvent]) -> None:
+            loop.call_soon_threadsafe(self._take_committed, events)
+
+        async with asyncio.TaskGroup() as group:
+            self._publishing = group
+            self._outbox.follow(hand_over)
+            try:
+                while True:
+                    self._wake.clear()
+                    next_in_s = await self._read()
+                    await wait_for(self._wake, self._clock, next_in_s)
+            finally:
+                self._outbox.follow(None)
+                self._publishing = None
+
+    def _take_committed(self, events: list[OutgoingEvent]) -> None:
+        """Take what was just committed; what has to wait, or is too much, is read when it is its turn."""
+        if self._publishing is None:
+            return  # it is for whoever starts next
+        self.idle.clear()
+        for outgoing in events:
+            if outgoing.delay_s > 0 or self._has_more or len(self._in_hand) >= _AT_HAND:
+                self._wake.set()
+            else:
+                self._take(outgoing)
+
+    def _take(self, outgoing: OutgoingEvent) -> None:
+        if outgoing.event_id in self._in_hand or outgoing.event_id in self._settled:
+            return
+        self._in_hand.add(outgoing.event_id)
+        queue = self._queues.get(outgoing.operation_id)
+        if queue is not None:
+            queue.append(outgoing)
+            return
+        self._queues[outgoing.operation_id] = queue = deque((outgoing,))
+        assert self._publishing is not None
+        self._publishing.create_task(self._publish_in_order(outgoing.operation_id, queue))
+
+    async def _read(self) -> float | None:
+        """Take what is due of the outbox, and return in how many seconds the next is."""
+        self._settled.clear()
         # Whoever is done makes room for the next, and wakes us.
-        room = max(0, _AT_HAND - len(self._busy))
+        room = max(0, _AT_HAND - len(self._in_hand))
         # One moment for all: what is not due then is waited for, however long the reading takes.
         now = self._clock.monotonic()
-        unsent, outgoing = await self._offload(
-            lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
-        )
+        try:
+            unsent, outgoing = await self._offload(
+                lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
+            )
+        except (DatabaseUnavailableError, StorageFullError) as error:
+            _log.warning("outbox cannot be read", error=str(error))
+            return _LONGEST_PAUSE_S
         # A pause counts from when this process first saw the event, whatever wall clocks say. What was marked
         # sent while the outbox was being read may still be in what was read.
         self._schedule = {
@@ -103,26 +137,40 @@ class OutboxRelay:
             for waiting in unsent
             if waiting.event_id not in self._settled
         }
-        next_in_s = min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
-        return [event for event in outgoing if event.event_id in self._schedule], next_in_s
+        self._has_more = room == 0 or len(outgoing) == room
+        for event in outgoing:
+            self._take(event)
+        self._rest_if_done()
+        return min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
 
     def _is_due(self, waiting: UnsentEvent, now: float) -> bool:
         # One that waits does not hold up later ones of its operation: a request that a later decision
         # overtakes is withdrawn, so nothing that follows it depends on it.
-        if waiting.operation_id in self._busy:
+        if waiting.event_id in self._in_hand:
             return False
         turn = self._schedule.get(waiting.event_id)
         return waiting.delay_s == 0 if turn is None else turn.at <= now
 
-    async def _publish_in_order(self, operation_id: str, events: list[OutgoingEvent]) -> None:
+    def _rest_if_done(self) -> None:
+        if not self._in_hand and not self._wake.is_set():
+            self.idle.set()
+
+    async def _publish_in_order(self, operation_id: str, queue: deque[OutgoingEvent]) -> None:
         try:
-            for outgoing in events:
+            while queue:
                 async with self._outstanding:
-                    if not await self._publish(outgoing):
-                        return
+                    went_out = await self._publish(queue[0])
+                if not went_out:
+                    # Those that follow are read again, and do not wait for it.
+                    self._wake.set()
+                    return
+                self._in_hand.discard(queue.popleft().event_id)
         finally:
-            self._busy.discard(operation_id)
-            self.wake()
+            self._in_hand.difference_update(outgoing.event_id for outgoing in queue)
+            del self._queues[operation_id]
+            if self._has_more:
+                self._wake.set()
+            self._rest_if_done()
 
     async def _publish(self, outgoing: OutgoingEvent) -> bool:
         event = outgoing.event
@@ -131,7 +179,7 @@ class OutboxRelay:
             # Nobody may find a request after its deadline: it is dispatched anew then.
             expiration_s = request.accept_within_s if request is not None else None
             await self._publisher.publish(event, event_id=outgoing.event_id, expiration_s=expiration_s)
-            changed = await self._offload(lambda: self._outbox.mark_sent(outgoing))
+            changed = await self._outbox.mark_sent(outgoing)
             if request is not None:
                 self._on_requested(request, outgoing.event_id)
         except BusError as error:
@@ -141,7 +189,7 @@ class OutboxRelay:
         except CodecError as error:
             message = str(error)
             _log.error("event can never be sent", type=event.type_name(), error=message)
-            changed = await self._offload(lambda: self._outbox.set_aside(outgoing, message))
+            changed = await self._outbox.set_aside(outgoing, message)
         except (DatabaseUnavailableError, StorageFullError) as error:
             self._pause(outgoing, error)
             return False
@@ -152,7 +200,7 @@ class OutboxRelay:
 
     async def _record_failure(self, outgoing: OutgoingEvent, message: str) -> None:
         try:
-            await self._offload(lambda: self._outbox.mark_failed(outgoing, message))
+            await self._outbox.mark_failed(outgoing, message)
         except (DatabaseUnavailableError, StorageFullError) as error:
             _log.warning("failed publish cannot be recorded", error=str(error))
 
@@ -167,13 +215,6 @@ class OutboxRelay:
             error=str(error),
         )
         turn.pause_s = min(2 * turn.pause_s, _LONGEST_PAUSE_S)
-
-
-def _by_operation(events: list[OutgoingEvent]) -> dict[str, list[OutgoingEvent]]:
-    found: dict[str, list[OutgoingEvent]] = {}
-    for outgoing in events:
-        found.setdefault(outgoing.operation_id, []).append(outgoing)
-    return found
 
 
 @dataclass(slots=True)

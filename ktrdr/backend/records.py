@@ -12,6 +12,7 @@ from ktrdr.events import (
     FailureCause,
     FileDigest,
     ModelManifest,
+    OperationEvent,
     RunningAttempt,
     StrategyDocument,
     TrainingProgress,
@@ -189,6 +190,22 @@ class ModelRecord:
     """Every file of the directory but ``SHA256SUMS``."""
     manifest: ModelManifest
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """What is to be published: one row of the outbox."""
+
+    row_id: int
+    event_id: str
+    operation_id: str
+    owner: str
+    """The instance that publishes it."""
+    event: OperationEvent
+    delay_s: float = 0.0
+    """How long to wait from when it was first seen."""
+    tries: int = 0
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
 from ktrdr.backend.sweep import Sweep
+from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.work import Work
@@ -115,8 +116,9 @@ class Backend:
             store, clock=clock, offload=offload, silent_after_s=_SILENT_AFTER * settings.lease_s
         )
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
+        self._transactions = Transactions(store, self.instance, offload=offload)
         self._relay = OutboxRelay(
-            Outbox(store, self.instance, retries),
+            Outbox(store, self.instance, retries, self._transactions),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
             clock=clock,
             offload=offload,
@@ -133,6 +135,7 @@ class Backend:
             render_report=render_report,
         )
         handlers = EventHandlers(
+            transactions=self._transactions,
             store=store,
             persister=self._persister,
             leases=self._leases,
@@ -141,7 +144,6 @@ class Backend:
             speakers=Speakers(user),
             retries=retries,
             lease_s=settings.lease_s,
-            instance=self.instance,
             clock=clock,
             offload=offload,
             on_change=self._changed,
@@ -172,6 +174,7 @@ class Backend:
         ]
         self._sweep = Sweep(
             store,
+            self._transactions,
             self._leases,
             instance=self.instance,
             retries=retries,
@@ -266,7 +269,7 @@ class Backend:
             StorageFullError: its disk is full.
         """
         await self._registration.enter()
-        submission = await self._offload(lambda: self._submitter.submit(wish, owner=self.instance))
+        submission = await self._transactions.change(self._submitter.decision(wish, owner=self.instance))
         if submission.resumed:
             self._sweep.taken_over(submission.operation)
         else:
@@ -282,7 +285,7 @@ class Backend:
                 raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
             return cancelling.cancel(work, operation, reason, self._store.instances.is_gone)
 
-        operation = await self._offload(lambda: self._store.change(action, instance=self.instance))
+        operation = await self._transactions.change(action)
         self._changed(operation)
         return operation
 
@@ -330,7 +333,6 @@ class Backend:
         self._feed.changed(operation)
         if operation.state.terminal:
             self._progress.forget(operation.operation_id)
-        self._relay.wake()
 
     def _committed(self) -> None:
         self._relay.wake()

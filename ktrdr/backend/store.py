@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, and_, func, make_url, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -17,7 +17,7 @@ from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
 from ktrdr.backend.instances import BROKER_INSTANCE, Instances
 from ktrdr.backend.lookup import find_operation
-from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord
+from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
 from ktrdr.backend.statements import OPERATION, OPERATION_AND_REQUEST, OPERATIONS
@@ -25,7 +25,7 @@ from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.backend.work import ConflictError, Work
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError
+from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError, StorageFullError
 from ktrdr.events import TrainingRequested
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
@@ -56,6 +56,7 @@ class OperationStore:
         self._database = database
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
+        self._outbox_followers: dict[str, Callable[[list[OutgoingEvent]], object]] = {}
 
     @classmethod
     def open(
@@ -274,27 +275,61 @@ class OperationStore:
 
         return self.change(action)
 
-    def change(self, action: Callable[[Work], T], *, instance: str | None = None, alone: bool = False) -> T:
+    def change(self, action: Callable[[Work], T], *, instance: str | None = None) -> T:
         """Run an action in one write transaction; what it returns is durable.
 
-        Delivery: the action is repeated, from a new reading, if another transaction was faster or in the way.
+        Delivery: the action is repeated, from a new reading, if another transaction was faster or in the way,
+        but not after anything else; it should have no other effect.
 
         Args:
-            action: reads and writes; must have no other effect.
+            action: reads and writes.
             instance: the backend on whose bus it may answer.
-            alone: whether the action has another effect after all, and can only be repeated if nothing else
-                than a conflict undid it.
         """
-
-        def transaction(connection: Connection) -> T:
-            return action(Work(connection, now=self._clock.now(), ids=self._ids, instance=instance))
-
         for _ in range(_CONFLICTS):
             try:
-                return self._database.transact(transaction, alone=alone)
+                return self._run_together([action], instance)[0]
             except (ConflictError, IntegrityError) as error:
                 conflict = error
         raise DatabaseUnavailableError("Other processes change the same rows again and again.") from conflict
+
+    def change_all(
+        self, actions: Sequence[Callable[[Work], Any]], *, instance: str | None = None
+    ) -> list[Any]:
+        """Run actions as `change` does; return of each what it returns, or its error.
+
+        They share one transaction. If anything goes wrong in it, it is undone, and each gets its own, so that
+        none suffers from another.
+        """
+        try:
+            return self._run_together(actions, instance)
+        except (DatabaseUnavailableError, StorageFullError) as error:
+            return [error] * len(actions)
+        except Exception:
+            return [self._outcome(action, instance) for action in actions]
+
+    def follow_outbox(self, owner: str, tell: Callable[[list[OutgoingEvent]], object] | None) -> None:
+        """Have an owner told what is committed here for it to publish, in that thread; None: no more."""
+        if tell is None:
+            self._outbox_followers.pop(owner, None)
+        else:
+            self._outbox_followers[owner] = tell
+
+    def _outcome(self, action: Callable[[Work], Any], instance: str | None) -> Any:
+        try:
+            return self.change(action, instance=instance)
+        except Exception as error:
+            return error
+
+    def _run_together(self, actions: Sequence[Callable[[Work], T]], instance: str | None) -> list[T]:
+        with self._database.write() as connection:
+            works = [
+                Work(connection, now=self._clock.now(), ids=self._ids, instance=instance) for _ in actions
+            ]
+            results = [action(work) for action, work in zip(actions, works, strict=True)]
+        for owner, tell in list(self._outbox_followers.items()):
+            if outgoing := [event for work in works for event in work.outgoing if event.owner == owner]:
+                tell(outgoing)
+        return results
 
     def now(self) -> datetime:
         """Return the time under which a change would be recorded now, in UTC."""

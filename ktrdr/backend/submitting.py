@@ -1,5 +1,7 @@
 """Submitting a training: a transaction, for which nobody needs a bus or an event loop."""
 
+from collections.abc import Callable
+
 from ktrdr.backend import dispatching
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import Submission, SubmitTraining
@@ -52,6 +54,10 @@ class Submitter:
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
+        return self._store.change(self.decision(wish, owner=owner), instance=owner)
+
+    def decision(self, wish: SubmitTraining, *, owner: str) -> Callable[[Work], Submission]:
+        """Return what records a training in a transaction of its owner; see `submit`."""
         version_name(wish.strategy.name, wish.symbol, wish.timeframe, 1)
         now = self._clock.now()
         request = TrainingRequested(
@@ -77,4 +83,4 @@ class Submitter:
                     return Submission(unfinished, resumed=True)
             return Submission(dispatching.submit(work, wish, request, max_attempts, owner), resumed=False)
 
-        return self._store.change(action, instance=owner)
+        return action

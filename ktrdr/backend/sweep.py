@@ -14,6 +14,7 @@ from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import operations, outbox
+from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock
@@ -35,6 +36,7 @@ class Sweep:
 
     Args:
         store: where operations are.
+        transactions: where they are changed.
         leases: what this instance waits for.
         instance: itself.
         retries: what follows an attempt that was given up.
@@ -50,6 +52,7 @@ class Sweep:
     def __init__(
         self,
         store: OperationStore,
+        transactions: Transactions,
         leases: Leases,
         *,
         instance: str,
@@ -63,6 +66,7 @@ class Sweep:
         on_change: Callable[[OperationRecord], None],
     ) -> None:
         self._store = store
+        self._transactions = transactions
         self._leases = leases
         self._instance = instance
         self._retries = retries
@@ -126,7 +130,7 @@ class Sweep:
     async def adopt(self) -> None:
         """Take over what nobody alive carries."""
         for operation in await self._offload(self._abandoned):
-            taken = await self._offload(partial(self._take_over, operation))
+            taken = await self._transactions.change(partial(self._take_over, operation))
             if taken is not None:
                 self.taken_over(taken)
         await self._offload(self._forget_dead_mail)
@@ -172,14 +176,11 @@ class Sweep:
             if operation.owner != self._instance and self._store.is_interrupted(operation)
         ]
 
-    def _take_over(self, abandoned: OperationRecord) -> OperationRecord | None:
-        def action(work: Work) -> OperationRecord | None:
-            operation = work.operation(abandoned.operation_id)
-            if operation is None or operation.revision != abandoned.revision:
-                return None  # another process was faster
-            return dispatching.take_over(work, operation, self._instance)
-
-        return self._store.change(action, instance=self._instance)
+    def _take_over(self, abandoned: OperationRecord, work: Work) -> OperationRecord | None:
+        operation = work.operation(abandoned.operation_id)
+        if operation is None or operation.revision != abandoned.revision:
+            return None  # another process was faster
+        return dispatching.take_over(work, operation, self._instance)
 
     def _forget_dead_mail(self) -> None:
         query = select(outbox.c.owner).where(outbox.c.sent_at.is_(None)).distinct()
@@ -201,6 +202,6 @@ class Sweep:
         )
 
     async def _change(self, action: Callable[[Work], OperationRecord | None]) -> None:
-        changed = await self._offload(lambda: self._store.change(action, instance=self._instance))
+        changed = await self._transactions.change(action)
         if changed is not None:
             self._on_change(changed)

@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, CursorResult
 
 from ktrdr.backend import statements
-from ktrdr.backend.records import HistoryKind, OperationRecord
+from ktrdr.backend.records import HistoryKind, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import Trigger, apply
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
@@ -52,6 +52,8 @@ class Work:
         self.connection = connection
         self.now = now
         self.instance = instance
+        self.outgoing: list[OutgoingEvent] = []
+        """What is to be published after the commit, in the order of the decisions."""
         self._ids = ids
 
     # --- operations -------------------------------------------------------------------------------
@@ -218,8 +220,9 @@ class Work:
         carrier = owner or self.instance
         if carrier is None:
             return
+        event_id = self._ids.event_id()
         values = {
-            "event_id": self._ids.event_id(),
+            "event_id": event_id,
             "operation_id": event.operation_id,
             "owner": carrier,
             "type": event.type_name(),
@@ -228,7 +231,10 @@ class Work:
             "created_at": self.now,
             "tries": 0,
         }
-        self.connection.execute(statements.INSERT_OUTGOING, values)
+        inserted = self.connection.execute(statements.INSERT_OUTGOING, values)
+        self.outgoing.append(
+            OutgoingEvent(_row_id(inserted), event_id, event.operation_id, carrier, event, delay_s)
+        )
 
     def newest_request(self, operation_id: str) -> str | None:
         """Return the event id of the request that was decided on last, published or not."""
@@ -239,6 +245,11 @@ class Work:
     def withdraw_requests(self, operation_id: str) -> None:
         """Take back requests that are not published yet: a later decision has overtaken them."""
         self.connection.execute(statements.WITHDRAW_REQUESTS, {"of_operation": operation_id})
+        self.outgoing = [
+            outgoing
+            for outgoing in self.outgoing
+            if outgoing.operation_id != operation_id or not isinstance(outgoing.event, TrainingRequested)
+        ]
 
 
 def _of(claim: Claim) -> dict[str, Any]:
@@ -247,3 +258,9 @@ def _of(claim: Claim) -> dict[str, Any]:
         "of_attempt": claim.attempt,
         "of_claim": claim.claim_id,
     }
+
+
+def _row_id(inserted: CursorResult[Any]) -> int:
+    assert inserted.inserted_primary_key is not None  # of one row there is one
+    row_id: int = inserted.inserted_primary_key[0]
+    return row_id

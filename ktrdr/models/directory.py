@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ _REPLACED = ".replaced"
 # One component of a path, as `ktrdr.events.base.Name` has it: no separator, no leading dot.
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
 _CHUNK_BYTES = 1024 * 1024
+_SYNCING = ThreadPoolExecutor(8, thread_name_prefix="sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,8 @@ class ModelDirectory:
         with self._disk_errors(0):
             temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.symlink_to(target.name)
+            # Not synced: what a loss of power undoes is put right when a process starts.
             temporary.replace(link)
-            _sync(link.parent)
 
     def verify(self, name: str, expected: Mapping[str, FileDigest]) -> list[Finding]:
         """Recompute every hash of a version and return what differs; nothing if it is as it was persisted.
@@ -287,9 +288,14 @@ def _sync(*directories: Path) -> None:
 def _sync_together(descriptors: list[int]) -> None:
     # Side by side they share one commit of the file system's journal, for which each would wait on its own:
     # for six small files and their directory, on an ext4 that others keep busy, 4 ms in place of 21.
-    with ThreadPoolExecutor(len(descriptors)) as threads:
-        for done in [threads.submit(os.fsync, descriptor) for descriptor in descriptors]:
-            done.result()
+    first, *others = descriptors
+    syncing = [_SYNCING.submit(os.fsync, descriptor) for descriptor in others]
+    try:
+        os.fsync(first)
+    finally:
+        wait(syncing)  # whoever opened them closes them now
+    for done in syncing:
+        done.result()
 
 
 @contextmanager

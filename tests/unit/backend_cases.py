@@ -353,6 +353,7 @@ class World:
             backend._working.remove_done_callback(backend._ended)
             backend._working.cancel()
             await asyncio.wait((backend._working,))
+        backend._transactions.abandon()
         await backend._bus.close()
         lock = backend._registration._lock
         if lock is not None and lock._descriptor is not None:

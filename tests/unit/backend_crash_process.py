@@ -126,8 +126,6 @@ async def main(directory: Path, point: str) -> None:
     await agent.start()
     await backend.start()
     submission = await backend.submit(wish(fingerprint="same"))
-    sys.stdout.write(f"{submission.operation.operation_id}\n")
-    sys.stdout.flush()
     if point == "submitted":
         die()
     run = await agent.take()

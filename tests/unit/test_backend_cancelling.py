@@ -34,11 +34,15 @@ async def _cancel(world: World, operation_id: str) -> State:
     return state
 
 
-async def test_what_is_not_dispatched_yet_is_cancelled_and_never_requested(world: World) -> None:
+async def test_what_is_not_dispatched_yet_is_cancelled_and_never_requested(tmp_path: Path) -> None:
+    world = World.make(tmp_path)
     operation_id = (await world.backend.submit(wish())).operation.operation_id
     assert await _cancel(world, operation_id) is State.CANCELLED
+    await world.start()
+    await world.pass_time()
     assert world.agent.waiting == 0
     assert world.get(operation_id).message == "enough"
+    await world.stop()
 
 
 async def test_what_waits_in_a_lane_is_cancelled_and_who_takes_it_later_is_told_to_stop(world: World) -> None:

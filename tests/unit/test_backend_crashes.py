@@ -32,7 +32,9 @@ def _die_at(directory: Path, point: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert dead.returncode == -signal.SIGKILL, dead.stderr
-    return dead.stdout.strip()
+    with OperationStore.open(settings_in(directory)) as store:
+        newest = store.list_operations(limit=1)[0]
+    return newest.operation_id
 
 
 @pytest.mark.fault

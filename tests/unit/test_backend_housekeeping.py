@@ -65,7 +65,7 @@ async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: Wo
     backend = world.backend
     assert len(backend._leases) == 0
     relay, progress, feed = backend._relay, backend._progress, backend._feed
-    for held in (relay._schedule, relay._busy, relay._settled, feed._known, feed._watchers):
+    for held in (relay._schedule, relay._queues, relay._in_hand, relay._settled, feed._known, feed._watchers):
         assert not held
     assert not progress._newest
     assert not progress._unwritten

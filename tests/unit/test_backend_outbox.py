@@ -14,13 +14,15 @@ from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import outbox
+from ktrdr.backend.transactions import Transactions
+from ktrdr.backend.work import Work
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.errors import BusUnavailableError, OversizedError, PublishTimeoutError
 from ktrdr.events.message import Message
 from ktrdr.ids import RandomIds
-from tests.unit.backend_cases import World, eventually, started, wish
+from tests.unit.backend_cases import World, eventually, inline, started, wish
 
 T = TypeVar("T")
 
@@ -143,8 +145,9 @@ async def test_what_is_sent_while_the_outbox_is_being_read_is_not_sent_again(wor
     run = await world.running()
     bus = Obstructed(MemoryBus(world.broker))
     bus.hold = asyncio.Event()
+    transactions = Transactions(world.store, "elsewhere", offload=inline)
     relay = OutboxRelay(
-        Outbox(world.store, "elsewhere", RetryPolicy(1.0)),
+        Outbox(world.store, "elsewhere", RetryPolicy(1.0), transactions),
         EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
         clock=world.clock,
         offload=slowly,
@@ -165,6 +168,48 @@ async def test_what_is_sent_while_the_outbox_is_being_read_is_not_sent_again(wor
     assert len(bus.published) == 1
     running.cancel()
     await asyncio.wait((running,))
+
+
+async def test_what_this_process_commits_goes_out_in_order_though_the_outbox_cannot_be_read(
+    world: World,
+) -> None:
+    was_read = asyncio.Event()
+
+    async def once(function: Callable[[], T]) -> T:
+        if was_read.is_set():
+            await asyncio.Event().wait()
+        was_read.set()
+        return function()
+
+    run = await world.running()
+    bus = Obstructed(MemoryBus(world.broker))
+    relay = OutboxRelay(
+        Outbox(
+            world.store, "elsewhere", RetryPolicy(1.0), Transactions(world.store, "elsewhere", offload=inline)
+        ),
+        EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
+        clock=world.clock,
+        offload=once,
+        on_change=lambda operation: None,
+        on_requested=lambda request, event_id: None,
+    )
+    running = asyncio.create_task(relay.run())
+    await eventually(relay.idle.is_set, "the first reading")
+    sent: list[str] = []
+
+    def send_two(work: Work) -> None:
+        for _ in range(2):
+            work.send(world.agent.stop_of(run), owner="elsewhere")
+        sent.extend(outgoing.event_id for outgoing in work.outgoing)
+
+    world.store.change(send_two)
+    await eventually(lambda: _unsent(world) == [], "publishing")
+    assert [message.message_id for message in bus.published] == sent
+    await eventually(relay.idle.is_set, "rest")
+    running.cancel()
+    await asyncio.wait((running,))
+    world.store.change(send_two)
+    assert len(_unsent(world)) == 2  # for whoever starts next
 
 
 async def test_a_request_expires_when_it_will_be_dispatched_anew(

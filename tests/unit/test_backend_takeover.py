@@ -1,6 +1,7 @@
 """Whoever lives goes on with what the dead have left."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,12 @@ async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Pat
         operation_id = await first.submit()
         _belongs_to(first, operation_id, "dead")
         seen_by_both = first.get(operation_id)
-        taken = [world.backend._sweep._take_over(seen_by_both) for world in (first, second)]
+        taken = [
+            world.store.change(
+                partial(world.backend._sweep._take_over, seen_by_both), instance=world.backend.instance
+            )
+            for world in (first, second)
+        ]
         assert [operation is not None for operation in taken] == [True, False]
         assert first.get(operation_id).owner == first.backend.instance
 

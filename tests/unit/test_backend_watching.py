@@ -147,6 +147,7 @@ async def test_a_reading_that_comes_late_sets_neither_state_nor_progress_back(wo
     await world.pass_time()
     queued = world.get(operation_id)
     run = await world.agent.take()
+    await world.pass_time()
     await world.agent.progress(run, 1)
     await world.pass_time()
     running = world.get(run)

@@ -1,0 +1,188 @@
+"""Transactions that share a sync of the disk are as safe from each other as if they did not."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from ktrdr.backend.database import Database
+from ktrdr.backend.instances import Instances
+from ktrdr.backend.schema import ensure_schema
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tables import inbox
+from ktrdr.backend.transactions import Transactions
+from ktrdr.backend.work import Work
+from ktrdr.errors import DatabaseUnavailableError, StoreError
+from tests.unit.backend_cases import eventually
+
+
+class Counted(Database):
+    """Counts transactions, and can be held up in one before its commit."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.begun = 0
+        self.gate: threading.Event | None = None
+        self.waits = threading.Event()
+        super().__init__(url, **options)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        self.begun += 1
+        with super().write() as connection:
+            yield connection
+            if self.gate is not None:
+                self.waits.set()
+                assert self.gate.wait(60)
+
+
+class World:
+    """A database, and who writes to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.database = Counted(f"sqlite:///{directory / 'ktrdr.db'}", busy_timeout_s=0.2)
+        ensure_schema(self.database)
+        self.database.begun = 0
+        self.store = OperationStore(self.database, Instances(directory / "instances"))
+        self.transactions = Transactions(self.store, "here", offload=asyncio.to_thread)
+
+    def change(self, action: Callable[[Work], Any]) -> asyncio.Task[Any]:
+        """Begin a change, which is in the order of the calls."""
+        return asyncio.create_task(self.transactions.change(action))
+
+    async def together(self, *actions: Callable[[Work], Any]) -> list[asyncio.Task[Any]]:
+        """Begin changes that all wait while another is being committed."""
+        self.database.gate = threading.Event()
+        first = self.change(_note("first"))
+        await asyncio.to_thread(self.database.waits.wait, 60)
+        tasks = [self.change(action) for action in actions]
+        await eventually(lambda: len(self.transactions._waiting) == len(actions), "all to wait")
+        gate, self.database.gate = self.database.gate, None
+        gate.set()
+        await first
+        return tasks
+
+    def noted(self) -> list[str]:
+        with self.database.read() as connection:
+            return list(connection.execute(select(inbox.c.event_id).order_by(inbox.c.event_id)).scalars())
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.store.close()
+
+
+def _note(name: str) -> Callable[[Work], str]:
+    def action(work: Work) -> str:
+        row = {"event_id": name, "operation_id": "o", "type": "t", "received_at": work.now}
+        work.connection.execute(insert(inbox), row)
+        return name
+
+    return action
+
+
+def _half_done(work: Work) -> None:
+    _note("half-done")(work)
+    raise ZeroDivisionError("a defect")
+
+
+async def test_changes_that_wait_at_the_same_moment_share_one_commit(world: World) -> None:
+    names = [f"e-{n}" for n in range(10, 40)]
+    tasks = await world.together(*map(_note, names))
+    assert await asyncio.gather(*tasks) == names
+    assert world.database.begun == 2
+    assert world.noted() == [*names, "first"]
+
+
+async def test_a_failure_is_that_of_its_own_change_only(world: World) -> None:
+    tasks = await world.together(_note("a"), _half_done, _note("b"), _note("first"), _note("c"))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [results[0], results[2], results[4]] == ["a", "b", "c"]
+    assert isinstance(results[1], ZeroDivisionError)
+    # An id that is taken may be another process's: it is tried again, but not for ever.
+    assert isinstance(results[3], DatabaseUnavailableError)
+    assert isinstance(results[3].__cause__, IntegrityError)
+    assert world.noted() == ["a", "b", "c", "first"]
+
+
+async def test_a_change_that_fails_undoes_what_it_did(world: World) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await world.transactions.change(_half_done)
+    assert world.noted() == []
+
+
+async def test_more_changes_than_fit_in_one_transaction_are_each_made_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.transactions._MOST", 4)
+    names = [f"e-{n}" for n in range(10, 40)]
+    await asyncio.gather(*await world.together(*map(_note, names)))
+    assert world.database.begun == 1 + 8
+    assert world.noted() == [*names, "first"]
+
+
+async def test_a_database_that_is_locked_is_an_error_for_all_who_wait_and_goes_on_afterwards(
+    world: World, tmp_path: Path
+) -> None:
+    other = Database(f"sqlite:///{tmp_path / 'ktrdr.db'}")
+    with other.write():
+        tasks = [world.change(_note(name)) for name in ("a", "b")]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [DatabaseUnavailableError] * 2
+    assert "locked" in str(results[0])
+    assert await world.transactions.change(_note("after")) == "after"
+    assert world.noted() == ["after"]
+    other.close()
+
+
+async def test_who_does_not_wait_any_more_changes_nothing_and_holds_up_nobody(world: World) -> None:
+    begin = world.together(_note("a"), _note("b"))
+    tasks = await _cancelling_the_first_of(begin, world)
+    assert await tasks[1] == "b"
+    assert world.noted() == ["b", "first"]
+
+
+async def test_what_is_abandoned_is_not_begun(world: World) -> None:
+    tasks = [world.change(_note(name)) for name in ("a", "b")]
+    await asyncio.sleep(0)  # both are waiting, and nothing has begun
+    world.transactions.abandon()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+    assert world.noted() == []
+
+
+async def test_an_error_outside_of_any_change_reaches_everybody_who_waits(tmp_path: Path) -> None:
+    async def away(_function: Callable[[], Any]) -> Any:
+        raise StoreError("There are no threads.")
+
+    world = World(tmp_path)
+    world.transactions = Transactions(world.store, "here", offload=away)
+    tasks = [world.change(_note(name)) for name in ("a", "b")]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(result) for result in results] == ["There are no threads."] * 2
+    world.store.close()
+
+
+async def test_many_at_once_lose_nothing_and_do_nothing_twice(world: World) -> None:
+    names = [f"e-{n}" for n in range(100, 500)]
+    tasks = [world.change(_note(name)) for name in names]
+    assert await asyncio.gather(*tasks) == names
+    with world.database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(inbox)).scalar_one() == 400
+
+
+async def _cancelling_the_first_of(
+    begin: Coroutine[Any, Any, list[asyncio.Task[Any]]], world: World
+) -> list[asyncio.Task[Any]]:
+    """Cancel the first of the changes that wait before the others get their turn."""
+    beginning = asyncio.create_task(begin)
+    await eventually(lambda: len(world.transactions._waiting) == 2, "both to wait")
+    world.transactions._waiting[0][1].cancel()
+    return await beginning
