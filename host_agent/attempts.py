@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from enum import Enum
 
 from host_agent.journal import Claim
-from ktrdr.events.training import RunningAttempt
 
 
 class Stop(Enum):
@@ -24,6 +23,8 @@ class Attempt:
         """Whether it occupies a slot; if not, its end is still to be told."""
         self.is_standing = not is_running
         """Whether the backend has been told of it, or may have been, so that it is not dropped unsaid."""
+        self.told_at: float | None = None
+        """When the broker had its acceptance, in monotonic seconds; None: nobody knows whether it has."""
         self.stop: Stop | None = None
         self.stopping = asyncio.Event()
         """Set once it is to stop."""
@@ -53,9 +54,10 @@ class Attempts:
         self._by_claim[attempt.claim.claim_id] = attempt
         self.changed.set()
 
-    def stands(self, claim_id: str) -> None:
-        """Note that the backend has been told of an attempt, or may have been."""
-        self._by_claim[claim_id].is_standing = True
+    def stands(self, claim_id: str, *, told_at: float | None) -> None:
+        """Note that the backend has been told of an attempt; or may have been, if it is not known when."""
+        attempt = self._by_claim[claim_id]
+        attempt.is_standing, attempt.told_at = True, told_at
         self.changed.set()
 
     def ended(self, claim_id: str) -> None:
@@ -88,15 +90,7 @@ class Attempts:
         for attempt in self:
             attempt.is_detached = True
 
-    def described(self) -> tuple[RunningAttempt, ...]:
-        """Return them as presence tells of them, which must not be the first that is heard of a claim."""
-        return tuple(
-            RunningAttempt(
-                operation_id=attempt.claim.operation_id,
-                attempt=attempt.claim.attempt,
-                claim_id=attempt.claim.claim_id,
-                detached=attempt.is_detached,
-            )
-            for attempt in self
-            if attempt.is_standing
-        )
+    @property
+    def standing(self) -> list[Attempt]:
+        """Those that presence may tell of, which must not be the first that is heard of a claim."""
+        return [attempt for attempt in self if attempt.is_standing]

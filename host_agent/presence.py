@@ -5,19 +5,23 @@ import random
 
 import structlog
 
-from host_agent.attempts import Attempts
+from host_agent.attempts import Attempt, Attempts
 from host_agent.frames import Ready
 from host_agent.link import Link
 from host_agent.waiting import Backoff, wait_until
 from ktrdr.clock import Clock
 from ktrdr.errors import BusError
-from ktrdr.events.training import AgentPresence
+from ktrdr.events.training import AgentPresence, RunningAttempt
 
 UNKNOWN_DEVICE = "unknown"
 """Until a runner has said what it trains on."""
 
-_SHORTEST_INTERVAL_S = 0.1
+_SHORTEST_INTERVAL_S = 0.25
 """A job of no length would otherwise be three events of presence."""
+
+_YOUNG_S = 2.0
+"""Until then the acceptance speaks for an attempt. Presence would overtake it on its way to the database, or
+the answer to a short job, and have the backend look up what it is about to know or knows no more."""
 
 _log = structlog.get_logger()
 
@@ -57,11 +61,13 @@ class Presence:
         self._slots = slots
         self._listening = listening
         self._interval_s = interval_s
+        self._young_s = min(_YOUNG_S, interval_s)
         self._clock = clock
         self._rng = rng
         self._ready: Ready | None = None
         self._is_there = False
         self._is_draining = False
+        self._keeps_some_back = False
 
     @property
     def device(self) -> Ready | None:
@@ -90,7 +96,8 @@ class Presence:
             if await self._publish(stopped=False):
                 retries.reset()
                 await self._clock.sleep(shortest_s)
-                await wait_until(self._attempts.changed, self._clock, self._interval_s - shortest_s)
+                longest_s = self._young_s if self._keeps_some_back else self._interval_s
+                await wait_until(self._attempts.changed, self._clock, longest_s - shortest_s)
             else:
                 await self._clock.sleep(retries.next())
 
@@ -101,7 +108,9 @@ class Presence:
 
     async def _publish(self, *, stopped: bool) -> bool:
         self._link.check()
-        told_detached = [attempt for attempt in self._attempts if attempt.is_detached]
+        standing = self._attempts.standing
+        told = [attempt for attempt in standing if not self._is_young(attempt)]
+        detached = [attempt for attempt in told if attempt.is_detached]
         event = AgentPresence(
             agent_id=self._agent_id,
             state="stopped" if stopped else "draining" if self._is_draining else "ready",
@@ -111,13 +120,27 @@ class Presence:
             lanes=self._lanes,
             slots_total=self._slots,
             slots_busy=len(self._attempts.running),
-            running=self._attempts.described(),
+            running=tuple(_described(attempt) for attempt in told),
         )
         try:
             await self._link.publish(event)
         except BusError as error:
             _log.debug("presence not published", reason=str(error))
             return False
-        for attempt in told_detached:
+        for attempt in detached:
             attempt.is_detached = False
+        self._keeps_some_back = len(told) < len(standing)
         return True
+
+    def _is_young(self, attempt: Attempt) -> bool:
+        return attempt.told_at is not None and self._clock.monotonic() - attempt.told_at < self._young_s
+
+
+def _described(attempt: Attempt) -> RunningAttempt:
+    claim = attempt.claim
+    return RunningAttempt(
+        operation_id=claim.operation_id,
+        attempt=claim.attempt,
+        claim_id=claim.claim_id,
+        detached=attempt.is_detached,
+    )

@@ -26,31 +26,27 @@ class ProgressFeed:
         self._agent_id = agent_id
         self._clock = clock
         self._newest: Progress | None = None
-        self._changed = asyncio.Event()
         self._sequence = 0
-        self._closed = False
-        self._publishing = asyncio.create_task(self._publish_all(), name=f"progress {claim.claim_id}")
+        self._publishing: asyncio.Task[None] | None = None
 
     def put(self, progress: Progress) -> None:
         """Publish this soon, unless newer progress comes first."""
         self._newest = progress
-        self._changed.set()
+        if self._publishing is None or self._publishing.done():
+            name = f"progress {self._claim.claim_id}"
+            self._publishing = asyncio.create_task(self._publish_all(), name=name)
 
     async def close(self, *, flush: bool = True) -> None:
         """End; if asked to, publish the newest first, unless that takes long: it is not worth waiting for."""
-        self._closed = True
-        self._changed.set()
+        if self._publishing is None or self._publishing.done():
+            return
         if flush:
             await first_of(asyncio.shield(self._publishing), self._clock.sleep(_FLUSH_LIMIT_S))
         self._publishing.cancel()
         await asyncio.gather(self._publishing, return_exceptions=True)
 
     async def _publish_all(self) -> None:
-        while not (self._closed and self._newest is None):
-            await self._changed.wait()
-            self._changed.clear()
-            if self._newest is None:
-                continue
+        while self._newest is not None:
             newest, self._newest = self._newest, None
             try:
                 await self._link.publish(self._event(newest))

@@ -8,7 +8,7 @@ from host_agent.acceptance import Acceptance, Told
 from host_agent.attempts import Attempt
 from host_agent.endings import Ending, Failed
 from host_agent.execution import as_asked, carry_out
-from host_agent.intake import Intake, Settled, acknowledge, give_back, read_request
+from host_agent.intake import Intake, Settled
 from host_agent.journal import Announcement, Claim, ClaimFolder
 from host_agent.presence import UNKNOWN_DEVICE
 from host_agent.runner_process import Runner
@@ -47,6 +47,12 @@ class Slot:
 
     async def run(self) -> None:
         """Serve requests until the agent drains."""
+        try:
+            await self._run()
+        finally:
+            await self._intake.leave()
+
+    async def _run(self) -> None:
         shared = self._shared
         without_work = Backoff(0.1, 5.0, shared.rng)
         not_able = Backoff(_NOT_ABLE_FIRST_S, _NOT_ABLE_LIMIT_S, shared.rng)
@@ -54,7 +60,8 @@ class Slot:
             await first_of(self._find_device(), shared.draining.wait())
         while not shared.draining.is_set():
             for needed in (shared.listening, shared.link.is_up):
-                await first_of(needed.wait(), shared.draining.wait())
+                if not needed.is_set():
+                    await first_of(needed.wait(), shared.draining.wait())
             pause_s = 0.0
             try:
                 delivery = await self._intake.next(shared.draining)
@@ -74,7 +81,7 @@ class Slot:
 
     async def _serve(self, delivery: Delivery) -> bool:
         """Do what a delivery asks for; return whether another can be taken at once."""
-        request = await read_request(delivery)
+        request = await self._intake.read(delivery)
         if isinstance(request, Settled):
             return request is Settled.REJECTED
         with structlog.contextvars.bound_contextvars(
@@ -85,19 +92,19 @@ class Slot:
             await self._find_device()
             if request.require_gpu and self._device() in ("cpu", UNKNOWN_DEVICE):
                 _log.warning("request needs a GPU, which this agent has not", device=self._device())
-                await give_back(delivery)
+                await self._intake.give_back(delivery)
                 return False
             return await self._attempt(delivery, request)
 
     async def _already_held(self, delivery: Delivery, held: list[Attempt]) -> bool:
         """Settle a request that came again, because the connection was lost before it was acknowledged."""
         if not any(attempt.is_standing for attempt in held):
-            await give_back(delivery)
+            await self._intake.give_back(delivery)
             return False
         _log.info("request came again", claim=held[0].claim.claim_id)
         for attempt in held:
             self._shared.spool.hurry(attempt.claim.claim_id)
-        await acknowledge(delivery)
+        await self._intake.acknowledge(delivery)
         return True
 
     async def _attempt(self, delivery: Delivery, request: TrainingRequested) -> bool:
@@ -118,13 +125,15 @@ class Slot:
         if told is Told.NO:
             shared.attempts.remove(claim.claim_id)
             await asyncio.to_thread(folder.remove)
-            await give_back(delivery)
+            await self._intake.give_back(delivery)
             return False
         # From here on the claim is ours, whatever happens to the message: if it is not acknowledged, whoever
         # takes it next is told to stop, or we are.
-        shared.attempts.stands(claim.claim_id)
+        shared.attempts.stands(claim.claim_id, told_at=shared.clock.monotonic() if told is Told.YES else None)
         _log.info("accepted", claim=claim.claim_id, slot=self._number, device=self._device())
-        settling = asyncio.create_task(_settle(delivery, acceptance, told), name=f"settle {claim.claim_id}")
+        settling = asyncio.create_task(
+            self._settle(delivery, acceptance, told), name=f"settle {claim.claim_id}"
+        )
         try:
             ending = obstacle or await carry_out(request, attempt, folder, self._runner, shared)
         finally:
@@ -132,8 +141,14 @@ class Slot:
             await asyncio.gather(settling, return_exceptions=True)
         await self._hand_over(folder, as_asked(attempt, ending))
         if settling.cancelled():
-            await acknowledge(delivery)  # The ending is safe, and says more than the acceptance.
+            await self._intake.acknowledge(delivery)  # The ending is safe, and says more than the acceptance.
         return not (isinstance(ending, Failed) and ending.cause in _OF_THIS_MACHINE)
+
+    async def _settle(self, delivery: Delivery, acceptance: Acceptance, told: Told) -> None:
+        """Acknowledge a request once the backend has been told who has it."""
+        if told is Told.UNKNOWN:
+            await acceptance.insist()
+        await self._intake.acknowledge(delivery)
 
     def _acceptance(self, claim: Claim) -> Acceptance:
         shared = self._shared
@@ -187,10 +202,3 @@ class Slot:
     def _device(self) -> str:
         device = self._shared.presence.device
         return device.device if device is not None else UNKNOWN_DEVICE
-
-
-async def _settle(delivery: Delivery, acceptance: Acceptance, told: Told) -> None:
-    """Acknowledge a request once the backend has been told who has it."""
-    if told is Told.UNKNOWN:
-        await acceptance.insist()
-    await acknowledge(delivery)

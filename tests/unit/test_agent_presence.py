@@ -8,8 +8,10 @@ from structlog.testing import capture_logs
 from host_agent.agent import HostAgent
 from host_agent.directory import AgentDirectory, open_directory
 from ktrdr.bus.memory import MemoryBus
+from ktrdr.clock import SystemClock
+from ktrdr.errors import BusUnavailableError
 from ktrdr.events import AgentPresence, ModelReady, TrainingAccepted
-from tests.unit.agent_cases import Model, ScriptedRunner, UnreliableBus, World, eventually
+from tests.unit.agent_cases import Model, QuickClock, ScriptedRunner, UnreliableBus, World, eventually
 from tests.unit.agent_fixtures import agent, around, directory, runner
 
 __all__ = ["agent", "around", "directory", "runner"]  # fixtures
@@ -44,18 +46,70 @@ async def test_a_change_is_told_at_once(
     )
     await agent.start()
     await around.backend.ask()
-    accepted = await around.backend.event(TrainingAccepted)
-    await eventually(lambda: around.backend.presence and latest(around).running)
-    assert latest(around).slots_busy == 1
+    await eventually(lambda: around.backend.presence and latest(around).slots_busy == 1)
+    runner.finish(Model())
+    await eventually(lambda: latest(around).slots_busy == 0)
+    await agent.stop()
+
+
+class StillClock(SystemClock):
+    """A clock that a test moves; sleeping takes its time."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+async def test_presence_is_not_the_first_to_speak_of_an_attempt(
+    around: World, directory: AgentDirectory
+) -> None:
+    around.clock = clock = StillClock()
+    options = dataclasses.replace(around.options, presence_interval_s=3600, slots=2)
+    agent = around.agent(directory, ScriptedRunner(), ScriptedRunner(), options=options)
+    await agent.start()
+    await around.backend.ask()
+    first = await around.backend.event(TrainingAccepted)
+    await eventually(lambda: around.backend.presence and latest(around).slots_busy == 1)
+    assert latest(around).running == ()
+    clock.seconds += 2
+    await around.backend.ask()
+    await eventually(lambda: latest(around).slots_busy == 2)
     [running] = latest(around).running
     assert (running.operation_id, running.attempt, running.claim_id) == (
-        accepted.operation_id,
+        first.operation_id,
         1,
-        accepted.claim_id,
+        first.claim_id,
     )
     assert not running.detached
-    runner.finish(Model())
-    await eventually(lambda: not latest(around).running)
+    await agent.stop()
+
+
+async def test_an_attempt_that_was_kept_back_is_told_without_another_change(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    around.clock = QuickClock(20)
+    agent = around.agent(
+        directory, runner, options=dataclasses.replace(around.options, presence_interval_s=10**6)
+    )
+    await agent.start()
+    await around.backend.ask()
+    await eventually(lambda: around.backend.presence and latest(around).running)
+    await agent.stop()
+
+
+async def test_an_attempt_whose_acceptance_may_not_have_been_heard_is_told_at_once(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    around.clock = StillClock()
+    bus = UnreliableBus(MemoryBus(around.broker))
+    bus.refuse = lambda message: (
+        BusUnavailableError("cut") if message.type == TrainingAccepted.type_name() else None
+    )
+    agent = around.agent(directory, runner, bus=bus)
+    await agent.start()
+    await around.backend.ask()
+    await eventually(lambda: around.backend.presence and latest(around).running)
     await agent.stop()
 
 
