@@ -47,7 +47,9 @@ class Listening:
         self.subscriptions: Sequence[Subscription] = ()
 
     async def declare(self) -> None:
-        """Declare the topology; a broker that is away is waited for later.
+        """Declare the topology, and what each subscription has for itself.
+
+        A broker that is away is waited for later.
 
         Raises:
             BusError: the broker has something else under our names, or does not let us in.
@@ -56,6 +58,8 @@ class Listening:
         for pause_s in (*_STARTING_PAUSES_S, None):
             try:
                 await self._bus.declare(shared_topology())
+                for subscription in self.subscriptions:
+                    await subscription.declare()
             except (BusClosedError, AccessRefusedError):
                 raise
             except (BusUnavailableError, PublishTimeoutError) as error:

@@ -22,6 +22,7 @@ from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.registration import Registration
+from ktrdr.backend.sources import Sources
 from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
@@ -34,12 +35,6 @@ from ktrdr.backend.work import Work
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
-from ktrdr.bus.topology import (
-    BACKEND_EVENTS,
-    BACKEND_PRESENCE,
-    BACKEND_PROGRESS,
-    BACKEND_RETURNED,
-)
 from ktrdr.clock import Clock
 from ktrdr.errors import (
     KtrdrError,
@@ -106,7 +101,8 @@ class Backend:
         self._ids = ids
         self._offload = offload
         retries = RetryPolicy(settings.retry_backoff_s)
-        sender = f"backend@{socket.gethostname()}"
+        host = socket.gethostname()
+        sender, sources = f"backend@{host}", Sources(host, ids)
         self._leases = Leases(self.instance, clock.monotonic)
         self._feed = Feed(store, clock, offload=offload, on_commit=self._committed)
         self._progress = ProgressRecorder(
@@ -154,7 +150,7 @@ class Backend:
         self._listening.subscriptions = [
             Subscription(
                 bus,
-                queue,
+                source,
                 prefetch=prefetch,
                 consumer_tag=f"{sender}/{self.instance}",
                 handle=handle,
@@ -162,14 +158,14 @@ class Backend:
                 pause=handlers.pause,
                 clock=clock,
                 on_return=self._listening.heard_again,
-                shortcut=handlers.at_sight if queue == BACKEND_PRESENCE else None,
-                excuse=self._presences.take_unreadable if queue == BACKEND_PRESENCE else None,
+                shortcut=handlers.at_sight if source == sources.presence else None,
+                excuse=self._presences.take_unreadable if source == sources.presence else None,
             )
-            for queue, prefetch, handle in (
-                (BACKEND_EVENTS, 16, handlers.durable),
-                (BACKEND_RETURNED, 16, handlers.returned),
-                (BACKEND_PROGRESS, 200, handlers.transient),
-                (BACKEND_PRESENCE, 200, handlers.transient),
+            for source, prefetch, handle in (
+                (sources.events, 16, handlers.durable),
+                (sources.returned, 16, handlers.returned),
+                (sources.progress, 200, handlers.transient),
+                (sources.presence, 200, handlers.transient),
             )
         ]
         self._sweep = Sweep(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from ktrdr.backend.sources import Source
 from ktrdr.bus.port import Bus, Consumer, Delivery
 from ktrdr.bus.topology import shared_topology
 from ktrdr.clock import Clock
@@ -13,6 +14,7 @@ from ktrdr.errors import (
     BlobError,
     BusClosedError,
     BusError,
+    BusUnavailableError,
     CodecError,
     DatabaseUnavailableError,
     KtrdrError,
@@ -46,15 +48,15 @@ class RefusedError(Exception):
 class Subscription:
     """One queue, read by one handler; subscribed again, after the topology, whenever it is lost.
 
-    Delivery: at least once. A delivery is acknowledged after the handler has returned. While something is in
-    its way that may pass (a full disk, a locked database) the delivery stays in hand and is tried again: a
-    queue counts how often a message is given back. What cannot be read, what the handler refuses, or what
-    fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one operation are handled
-    in their order, those of several side by side.
+    Delivery: at least once, if the source is acknowledged, which it is after the handler has returned. While
+    something is in its way that may pass (a full disk, a locked database) the delivery stays in hand and is
+    tried again: a queue counts how often a message is given back. What cannot be read, what the handler
+    refuses, or what fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one
+    operation are handled in their order, those of several side by side.
 
     Args:
         bus: where the queue is.
-        queue: its name.
+        source: says what to read; asked again if that cannot be declared.
         prefetch: how many deliveries may be in hand.
         consumer_tag: the reader's name, for the broker's operator.
         handle: does the work.
@@ -70,7 +72,7 @@ class Subscription:
     def __init__(
         self,
         bus: Bus,
-        queue: str,
+        source: Callable[[], Source],
         *,
         prefetch: int,
         consumer_tag: str,
@@ -84,7 +86,8 @@ class Subscription:
         rng: random.Random | None = None,
     ) -> None:
         self._bus = bus
-        self._queue = queue
+        self._new_source = source
+        self._source = source()
         self._prefetch = prefetch
         self._consumer_tag = consumer_tag
         self._handle = handle
@@ -117,6 +120,21 @@ class Subscription:
         """Whether the queue is empty and nothing is in hand."""
         return self._waiting_since is not None and not self._in_hand
 
+    async def declare(self) -> None:
+        """Declare what is this reader's own, after the shared topology; what is published then, waits for it.
+
+        Raises:
+            BusError: as for `Bus.declare`.
+        """
+        try:
+            await self._bus.declare(self._source.topology)
+        except BusUnavailableError:
+            raise
+        except BusError:
+            # The broker takes a connection that we have lost for alive, or its node is gone.
+            self._source = self._new_source()
+            await self._bus.declare(self._source.topology)
+
     async def run(self) -> None:
         """Read for ever.
 
@@ -130,8 +148,12 @@ class Subscription:
             while True:
                 try:
                     await self._bus.declare(shared_topology())
+                    await self.declare()
                     consumer = await self._bus.consume(
-                        self._queue, prefetch=self._prefetch, consumer_tag=self._consumer_tag
+                        self._source.queue,
+                        prefetch=self._prefetch,
+                        consumer_tag=self._consumer_tag,
+                        acknowledge=self._source.acknowledge,
                     )
                 except BusClosedError:
                     raise
@@ -141,7 +163,7 @@ class Subscription:
                     self.listening = True
                     began = self._clock.monotonic()
                     if was_lost:
-                        _log.info("listening again", queue=self._queue)
+                        _log.info("listening again", queue=self._source.queue)
                         self._on_return()
                     await self._read(consumer, group)
                     reason = "the consumer was lost"
@@ -151,7 +173,8 @@ class Subscription:
                 pause_s = absence_s * self._rng.uniform(0.75, 1.25)
                 # Once for each reason: a broker may be away for hours.
                 log = _log.debug if reason == told else _log.warning
-                log("not listening", queue=self._queue, reason=reason, again_in_s=round(pause_s, 2))
+                queue = self._source.queue
+                log("not listening", queue=queue, reason=reason, again_in_s=round(pause_s, 2))
                 told = reason
                 await self._clock.sleep(pause_s)
                 absence_s = min(2 * absence_s, _LONGEST_ABSENCE_S)
@@ -162,12 +185,15 @@ class Subscription:
             async for delivery in consumer:
                 self.last_idle()
                 self._waiting_since = None
+                if len(self._in_hand) >= self._prefetch:
+                    # The broker sends on what need not be acknowledged.
+                    await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
                 await self._begin(delivery, group)
                 self._waiting_since = self._clock.monotonic()
         except BusClosedError:
             raise
         except BusError as error:
-            _log.debug("consumer failed", queue=self._queue, reason=str(error))
+            _log.debug("consumer failed", queue=self._source.queue, reason=str(error))
         finally:
             self.listening = False
             self._waiting_since = None
@@ -229,7 +255,11 @@ class Subscription:
     async def _reject(self, delivery: Delivery, reason: str) -> None:
         message = delivery.message
         _log.warning(
-            "message rejected", queue=self._queue, type=message.type, sender=message.app_id, reason=reason
+            "message rejected",
+            queue=self._source.queue,
+            type=message.type,
+            sender=message.app_id,
+            reason=reason,
         )
         await _settled(delivery.reject(reason))
 

@@ -10,8 +10,6 @@ from ktrdr.bus.management_examination import alarms, examine_view, rights
 from ktrdr.bus.rabbitmq_arguments import WireNames, queue_arguments
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
-    BACKEND_PRESENCE,
-    BACKEND_PROGRESS,
     BACKEND_RETURNED,
     DEAD_LETTERS,
     Exchange,
@@ -22,7 +20,7 @@ from ktrdr.bus.topology import (
 )
 
 _OLDEST_VERSION = (3, 10)
-_OF_BACKEND = frozenset({BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, BACKEND_RETURNED})
+_OF_BACKEND = frozenset({BACKEND_EVENTS, BACKEND_RETURNED})
 _BINDINGS_UNKNOWN = Finding(
     Part.BINDING,
     "all",

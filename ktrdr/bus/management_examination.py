@@ -7,6 +7,8 @@ from ktrdr.bus.management import ManagementView
 from ktrdr.bus.rabbitmq_arguments import WireNames
 from ktrdr.bus.topology import Binding, Topology, control_queue, lane_queue
 
+_OF_BACKENDS = "ktrdr.backend."
+
 # What a policy may say of a queue that loses messages, or sends them elsewhere.
 _MEDDLING = frozenset(
     {
@@ -90,14 +92,21 @@ def _other_exchanges(view: ManagementView, topology: Topology, names: WireNames)
 
 def _other_queues(view: ManagementView, topology: Topology, names: WireNames) -> Iterator[Finding]:
     lane, control = names.wire(lane_queue("")), names.wire(control_queue(""))
+    of_backends = names.wire(_OF_BACKENDS)
     declared = _queues_of(topology, names)
     for name, queue in sorted(view.queues.items()):
-        is_of_an_agent = queue.exclusive and name.startswith(control)
-        if name in declared or is_of_an_agent or not name.startswith(names.wire("ktrdr.")):
+        is_somebodys = queue.exclusive and name.startswith((control, of_backends))
+        if name in declared or is_somebodys or not name.startswith(names.wire("ktrdr.")):
             continue
         if name.startswith(lane):
             option = f"--lane {name.removeprefix(lane)}"
             yield _leftover(f"queue {name}", f"Check it with {option}, or delete it when it is empty.")
+        elif name.startswith(of_backends):
+            yield _leftover(
+                f"queue {name}",
+                f"Delete it, whatever is in it (rabbitmqctl delete_queue {name}): no backend reads it, and "
+                "what it is bound to fills it.",
+            )
         else:
             yield _leftover(f"queue {name}", "Delete it when it is empty, if nothing of yours uses it.")
 

@@ -233,13 +233,17 @@ class MemoryBus:
         # A broker's confirm comes later, so others run meanwhile; else a publishing loop would starve them.
         await asyncio.sleep(0)
 
-    async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> MemoryConsumer:
+    async def consume(
+        self, queue: str, *, prefetch: int, consumer_tag: str, acknowledge: bool = True
+    ) -> MemoryConsumer:
         """Subscribe to a queue."""
         self._require_open()
         if prefetch < 1:
             raise ValueError(f"prefetch is {prefetch}, but a consumer takes at least 1 message at a time")
         source = self._broker.accessible_queue(queue, self)
-        consumer = MemoryConsumer(source, prefetch=prefetch, tag=consumer_tag)
+        if isinstance(source, MemoryStream) and not acknowledge:
+            raise BusError(f"What the stream '{queue}' sends has to be acknowledged.")
+        consumer = MemoryConsumer(source, prefetch=prefetch, tag=consumer_tag, acknowledge=acknowledge)
         self._consumers = [*(held for held in self._consumers if not held.is_done), consumer]
         source.subscribe(consumer)
         return consumer

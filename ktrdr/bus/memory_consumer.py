@@ -40,8 +40,8 @@ class Source(Protocol):
     def give_back(self, returned: Sequence[Stored]) -> None:
         """Put the messages back to where they were."""
 
-    def reject(self, stored: Stored, reason: str) -> None:
-        """Dead-letter the message."""
+    def reject(self, stored: Stored, reason: str, *, is_held: bool) -> None:
+        """Dead-letter a message, of which the queue keeps account or not."""
 
     def unsubscribe(self, consumer: "MemoryConsumer") -> None:
         """Deliver nothing more to this consumer."""
@@ -84,17 +84,19 @@ class MemoryDelivery:
     async def ack(self) -> None:
         """Settle it: the work is done, or safely recorded elsewhere."""
         self._settle(_State.ACKED)
-        self._consumer.source.acknowledge()
+        if self._consumer.acknowledge:
+            self._consumer.source.acknowledge()
 
     async def nack(self) -> None:
         """Give it back to its place in the queue."""
         self._settle(_State.NACKED)
-        self._consumer.source.give_back([self._stored])
+        if self._consumer.acknowledge:
+            self._consumer.source.give_back([self._stored])
 
     async def reject(self, reason: str) -> None:
         """Dead-letter it, with the reason."""
         self._settle(_State.REJECTED)
-        self._consumer.source.reject(self._stored, reason)
+        self._consumer.source.reject(self._stored, reason, is_held=self._consumer.acknowledge)
 
     def _settle(self, state: _State) -> None:
         if self._state is not _State.UNSETTLED:
@@ -114,12 +116,14 @@ class MemoryDelivery:
 class MemoryConsumer:
     """A subscription to one queue."""
 
-    def __init__(self, source: Source, *, prefetch: int, tag: str) -> None:
+    def __init__(self, source: Source, *, prefetch: int, tag: str, acknowledge: bool) -> None:
         self.source = source
         self.tag = tag
+        self.acknowledge = acknowledge
+        """Whether the queue holds what is delivered until it is settled."""
         self._prefetch = prefetch
         self._unsettled: dict[MemoryDelivery, None] = {}  # a set that keeps the order of delivery
-        self._buffer: deque[MemoryDelivery] = deque()
+        self._buffer: deque[MemoryDelivery] = deque(maxlen=None if acknowledge else prefetch)
         self._changed = asyncio.Event()
         self._ended = False
 
@@ -153,13 +157,14 @@ class MemoryConsumer:
     def receive(self, stored: Stored) -> None:
         """Buffer a message for whoever reads this."""
         delivery = MemoryDelivery(self, stored)
-        self._unsettled[delivery] = None
+        if self.acknowledge:
+            self._unsettled[delivery] = None
         self._buffer.append(delivery)
         self._changed.set()
 
     def settled(self, delivery: MemoryDelivery) -> None:
         """Take note that a delivery was settled, which gives credit for another."""
-        del self._unsettled[delivery]
+        self._unsettled.pop(delivery, None)
 
     @property
     def is_done(self) -> bool:
@@ -172,7 +177,8 @@ class MemoryConsumer:
             self._ended = True
             self._changed.set()
             self.source.unsubscribe(self)
-        going_back = list(self._buffer) if keep_in_hand else list(self._unsettled)
+        undelivered = list(self._buffer) if self.acknowledge else []
+        going_back = undelivered if keep_in_hand else list(self._unsettled)
         self._buffer.clear()
         for delivery in going_back:
             del self._unsettled[delivery]

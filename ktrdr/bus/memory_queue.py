@@ -97,9 +97,9 @@ class MemoryQueue:
             self._bury(stored, DeathCause.DELIVERY_LIMIT)
         self._dispatch()
 
-    def reject(self, stored: Stored, reason: str) -> None:
+    def reject(self, stored: Stored, reason: str, *, is_held: bool) -> None:
         """Dead-letter the message."""
-        self._unacked -= 1
+        self._unacked -= is_held
         self._broker.bury(stored, self, DeathCause.REJECTED, reason)
         self._dispatch()
 
@@ -128,7 +128,7 @@ class MemoryQueue:
             if self._is_expired(head):
                 self._bury(self._pop(), DeathCause.EXPIRED)
             elif (consumer := self._next_consumer()) is not None:
-                self._unacked += 1
+                self._unacked += consumer.acknowledge
                 consumer.receive(self._pop())
             else:
                 break

@@ -57,7 +57,7 @@ class MemoryStream:
         """Take note of them; a stream delivers each message once to each consumer."""
         self._settled(len(returned))
 
-    def reject(self, stored: Stored, reason: str) -> None:
+    def reject(self, stored: Stored, reason: str, *, is_held: bool) -> None:
         """Take note of it; the message stays in the stream for the others."""
         self._settled(1)
 

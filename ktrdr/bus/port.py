@@ -90,12 +90,22 @@ class Bus(Protocol):
             BusError: there is no such exchange.
         """
 
-    async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> Consumer:
+    async def consume(
+        self, queue: str, *, prefetch: int, consumer_tag: str, acknowledge: bool = True
+    ) -> Consumer:
         """Subscribe to a queue.
+
+        Args:
+            queue: its name.
+            prefetch: how many deliveries may be unsettled.
+            consumer_tag: the consumer's name, for people.
+            acknowledge: False for what may be lost: the queue forgets each message as it sends it, and sends
+                on. Of those that wait here to be read, the newest ``prefetch`` are kept. `Delivery.ack` and
+                `Delivery.nack` then do nothing, and `Delivery.reject` dead-letters a copy.
 
         Raises:
             QueueTakenError: it is another connection's exclusive queue.
-            BusError: there is no such queue.
+            BusError: there is no such queue, or it is a stream, which wants to be acknowledged.
             ValueError: ``prefetch`` is less than 1.
         """
 

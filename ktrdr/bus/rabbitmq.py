@@ -146,20 +146,25 @@ class RabbitMQBus:
             message, exchange=exchange, routing_key=routing_key, mandatory=mandatory, timeout_s=timeout_s
         )
 
-    async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> RabbitMQConsumer:
+    async def consume(
+        self, queue: str, *, prefetch: int, consumer_tag: str, acknowledge: bool = True
+    ) -> RabbitMQConsumer:
         """Subscribe to a queue."""
         self._require_open()
         if prefetch < 1:
             raise ValueError(f"prefetch is {prefetch}, but a consumer takes at least 1 message at a time")
+        if self._kind(queue) is QueueKind.STREAM and not acknowledge:
+            raise BusError(f"What the stream '{queue}' sends has to be acknowledged.")
         wire_queue = self._names.wire(queue)
         async with self._pool.borrowing(f"consuming from '{wire_queue}'") as channel:
             consumer = RabbitMQConsumer(
-                self._new_hand(channel, queue),
+                self._new_hand(channel, queue, acknowledge=acknowledge),
                 pool=self._pool,
                 prefetch=prefetch,
                 tag=consumer_tag,
                 cancel_within_s=self._limits.request_s,
                 on_end=self._ended,
+                on_drop=lambda: self._tally.count("deliveries_dropped"),
             )
             await consumer.subscribe(wire_queue)
         if self._closing is not None:
@@ -205,11 +210,12 @@ class RabbitMQBus:
     def _kind(self, queue: str) -> QueueKind | None:
         return self._declared[queue].kind if queue in self._declared else None
 
-    def _new_hand(self, channel: PooledChannel, queue: str) -> Hand:
+    def _new_hand(self, channel: PooledChannel, queue: str, *, acknowledge: bool = True) -> Hand:
         return Hand(
             channel,
             queue,
             self._kind(queue),
+            acknowledge=acknowledge,
             pool=self._pool,
             names=self._names,
             explain=self._explain,

@@ -24,10 +24,11 @@ class RabbitMQConsumer:
     Args:
         hand: what came over the channel.
         pool: where the channel is from.
-        prefetch: how many deliveries may be unsettled.
+        prefetch: how many deliveries may be unsettled or, if none has to be settled, unread.
         tag: the consumer's name.
         cancel_within_s: how long the broker may take to answer.
         on_end: called once, when it ends, with whether it was lost.
+        on_drop: called for each delivery that newer ones have pushed out unread.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class RabbitMQConsumer:
         tag: str,
         cancel_within_s: float,
         on_end: Callable[["RabbitMQConsumer", bool], None],
+        on_drop: Callable[[], None],
     ) -> None:
         self.tag = tag
         self._hand = hand
@@ -46,6 +48,7 @@ class RabbitMQConsumer:
         self._prefetch = prefetch
         self._cancel_within_s = cancel_within_s
         self._on_end = on_end
+        self._on_drop = on_drop
         self._buffer: deque[RabbitMQDelivery] = deque()
         self._changed = asyncio.Event()
         self._is_subscribed = False
@@ -59,12 +62,16 @@ class RabbitMQConsumer:
     async def subscribe(self, wire_queue: str) -> None:
         """Ask the broker for messages."""
         channel = self._hand.channel
-        if channel.prefetch != self._prefetch:
+        if self._hand.acknowledge and channel.prefetch != self._prefetch:
             await channel.amqp.basic_qos(prefetch_count=self._prefetch)
             channel.prefetch = self._prefetch
         arguments: FieldTable | None = {"x-stream-offset": "next"} if self.kind is QueueKind.STREAM else None
         await channel.amqp.basic_consume(
-            wire_queue, self._receive, consumer_tag=self.tag, arguments=arguments
+            wire_queue,
+            self._receive,
+            no_ack=not self._hand.acknowledge,
+            consumer_tag=self.tag,
+            arguments=arguments,
         )
         self._is_subscribed = True
         if self._lost_at_once is not None:
@@ -146,6 +153,9 @@ class RabbitMQConsumer:
     async def _receive(self, delivered: DeliveredMessage) -> None:
         self.received += 1
         self._buffer.append(self._hand.take(delivered))
+        if not self._hand.acknowledge and len(self._buffer) > self._prefetch:
+            self._buffer.popleft()
+            self._on_drop()
         self._changed.set()
 
     async def _cancel(self) -> None:

@@ -37,6 +37,7 @@ class Hand:
         queue: str,
         kind: QueueKind | None,
         *,
+        acknowledge: bool,
         pool: ChannelPool,
         names: WireNames,
         explain: Explain,
@@ -45,6 +46,8 @@ class Hand:
         self.queue = queue
         self.kind = kind
         """Of the queue, if it is known."""
+        self.acknowledge = acknowledge
+        """Whether the broker waits for deliveries to be settled."""
         self._pool = pool
         self._names = names
         self.explain = explain
@@ -54,7 +57,7 @@ class Hand:
 
     def take(self, delivered: DeliveredMessage) -> "RabbitMQDelivery":
         """Take a message in."""
-        self.unsettled += 1
+        self.unsettled += self.acknowledge
         return RabbitMQDelivery(self, delivered, from_delivered(delivered, self._names))
 
     def is_of_stream(self, delivered: DeliveredMessage) -> bool:
@@ -138,11 +141,13 @@ class RabbitMQDelivery:
                 f"A delivery of {self.queue} was settled before: it was {self._state.value}.",
                 fix="Settle each delivery once, while its bus is open.",
             )
-        if not self._hand.channel.is_open:
+        if self._hand.acknowledge and not self._hand.channel.is_open:
             raise self._lost()
         self._state = state
 
     async def _send(self, state: _State) -> None:
+        if not self._hand.acknowledge:
+            return
         channel = self._hand.channel.amqp
         try:
             # Nobody reads what is written to a connection that was just lost.

@@ -14,6 +14,8 @@ class BusStats:
     """Consumers that ended without being asked to: with their connection or queue, or for another reason."""
     consumers_vanished: int = 0
     """Those among the lost that nobody had told us of: the watchdog has found them."""
+    deliveries_dropped: int = 0
+    """Of consumers that do not acknowledge: newer ones came before anybody read them."""
     publishes_confirmed: int = 0
     publishes_returned: int = 0
     """No queue took them."""

@@ -102,8 +102,6 @@ RETURNED = "ktrdr.returned"
 DEAD = "ktrdr.dead"
 
 BACKEND_EVENTS = "ktrdr.backend.events"
-BACKEND_PROGRESS = "ktrdr.backend.progress"
-BACKEND_PRESENCE = "ktrdr.backend.presence"
 BACKEND_RETURNED = "ktrdr.backend.returned"
 DEAD_LETTERS = "ktrdr.dead-letters"
 JOURNAL = "ktrdr.journal"
@@ -113,7 +111,8 @@ _DELIVERY_LIMIT = 5
 # RabbitMQ 4 drops a message that was given back 20 times, unless told otherwise; looking at a dead letter
 # gives it back.
 _NO_DELIVERY_LIMIT = 1_000_000
-_PROGRESS_BACKLOG = 1000
+_BACKLOG = 1000
+"""Messages of which only the newest count: more of them are stale."""
 
 
 def lane_queue(lane: str) -> str:
@@ -124,6 +123,16 @@ def lane_queue(lane: str) -> str:
 def control_queue(agent_id: str) -> str:
     """Return the queue of what one agent is told."""
     return f"ktrdr.control.{agent_id}"
+
+
+def progress_queue(backend: str) -> str:
+    """Return the queue of the progress that one backend hears."""
+    return f"ktrdr.backend.{backend}.progress"
+
+
+def presence_queue(backend: str) -> str:
+    """Return the queue of the presence that one backend hears."""
+    return f"ktrdr.backend.{backend}.presence"
 
 
 def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
@@ -150,29 +159,17 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
             ),
             Queue(BACKEND_RETURNED, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
             Queue(BACKEND_EVENTS, delivery_limit=_DELIVERY_LIMIT, dead_letter_exchange=DEAD),
-            *(
-                # What overflows is stale and of no use to anyone; what cannot be read is. Not classic: of a
-                # cluster that has lost the node where such a queue is, nobody can declare the topology, and
-                # presence renews leases.
-                Queue(name, max_length=_PROGRESS_BACKLOG, reject_exchange=DEAD)
-                for name in (BACKEND_PROGRESS, BACKEND_PRESENCE)
-            ),
             Queue(JOURNAL, QueueKind.STREAM, max_length=100_000),
             Queue(DEAD_LETTERS, delivery_limit=_NO_DELIVERY_LIMIT),
         ),
         bindings=(
             *(Binding(REQUESTS, lane_queue(lane), lane) for lane in lanes),
             *(
-                Binding(
-                    EVENTS,
-                    BACKEND_EVENTS if event_type.durable else BACKEND_PROGRESS,
-                    rule.routing_key.replace("{operation_id}", "*"),
-                )
+                Binding(EVENTS, BACKEND_EVENTS, _any_operation(rule))
                 for event_type, rule in ROUTES.items()
-                if rule.exchange == EVENTS
+                if rule.exchange == EVENTS and event_type.durable
             ),
             Binding(EVENTS, JOURNAL, "#"),
-            Binding(PRESENCE, BACKEND_PRESENCE),
             Binding(RETURNED, BACKEND_RETURNED, "#"),
             Binding(DEAD, DEAD_LETTERS, "#"),
         ),
@@ -186,6 +183,27 @@ def agent_topology(agent_id: str) -> Topology:
         queues=(Queue(queue, QueueKind.CLASSIC, exclusive=True, reject_exchange=DEAD),),
         bindings=(Binding(CONTROL, queue, "#"),),
     )
+
+
+def progress_topology(backend: str) -> Topology:
+    """Return the exclusive queue by which one backend hears of progress.
+
+    It ends with the backend's connection, which the broker may take for alive long after it was lost: a
+    backend that connects again takes another name.
+    """
+    queue = progress_queue(backend)
+    return Topology((), (_own(queue),), (Binding(EVENTS, queue, _any_operation(ROUTES[TrainingProgress])),))
+
+
+def presence_topology(backend: str) -> Topology:
+    """Return the exclusive queue by which one backend hears of presence; likewise."""
+    queue = presence_queue(backend)
+    return Topology((), (_own(queue),), (Binding(PRESENCE, queue),))
+
+
+def _own(queue: str) -> Queue:
+    # What overflows is of no use to anyone; what cannot be read is.
+    return Queue(queue, QueueKind.CLASSIC, exclusive=True, max_length=_BACKLOG, reject_exchange=DEAD)
 
 
 class Party(StrEnum):
@@ -230,12 +248,16 @@ def route(event: Event) -> Route:
     return Route(rule.exchange, key, rule.mandatory)
 
 
+def _any_operation(rule: RouteRule) -> str:
+    return rule.routing_key.replace("{operation_id}", "*")
+
+
 _FIELDS_OF_KEY = re.compile(r"{(\w+)}")
 
 
 def _from_agent(event_type: type[ClaimEvent]) -> RouteRule:
     key = f"training.{{operation_id}}.{_kind(event_type)}"
-    # Progress may be lost: its queue is bounded, and the next one says more.
+    # Progress may be lost: perhaps nobody listens, and the next one says more.
     return RouteRule(Party.AGENT, EVENTS, key, mandatory=event_type.durable)
 
 

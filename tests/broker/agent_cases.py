@@ -21,7 +21,6 @@ from ktrdr.bus.port import Bus
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.rabbitmq_arguments import wire_name
 from ktrdr.bus.rabbitmq_connection import ConnectionLimits
-from ktrdr.bus.topology import shared_topology
 from ktrdr.clock import SystemClock
 from ktrdr.errors import BusError
 from ktrdr.ids import RandomIds
@@ -146,7 +145,7 @@ async def installation(node: PrivateNode, root: Path) -> AsyncIterator[Installat
     bus = RabbitMQBus(node.amqp_url(), name="backend@test", prefix=prefix)
     blobs = DirectoryBlobStore(root / "blobs")
     backend = Backend(bus, blobs)
-    await bus.declare(shared_topology())
+    await backend.declare()
     listening = asyncio.create_task(_listen_always(backend))
     try:
         yield Installation(node, root, prefix, backend, blobs)

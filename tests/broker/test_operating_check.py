@@ -111,12 +111,14 @@ def test_what_nobody_declares_is_pointed_out_and_no_error(operator: Operator) ->
     events = operator.wire("ktrdr.backend.events")
     replace_queue(operator, "ktrdr.old", **{"x-queue-type": "quorum"})
     replace_queue(operator, "ktrdr.lane.tpu", **{"x-queue-type": "quorum"})
+    replace_queue(operator, "ktrdr.backend.progress", **{"x-queue-type": "quorum"})
     body = {"routing_key": "old.#", "arguments": {}}
     operator.node.management.request(
         "POST", "bindings", "/", "e", operator.wire("ktrdr.events"), "q", events, json=body
     )
     notes = of(operator.ask("broker", "check", *operator.management), "note")
     assert notes == {
+        f"leftover queue {operator.wire('ktrdr.backend.progress')}": "nobody declares it",
         f"leftover queue {operator.wire('ktrdr.old')}": "nobody declares it",
         f"leftover queue {operator.wire('ktrdr.lane.tpu')}": "nobody declares it",
         f"leftover binding {operator.wire('ktrdr.events')} → {events} (old.#)": "nobody declares it",
@@ -249,7 +251,7 @@ def test_for_people_it_is_one_line_each_with_what_to_do_below(operator: Operator
     assert "✓ broker    version  RabbitMQ" in said.stdout
     assert f"✗ queue     {operator.wire(LANE)}  is missing" in said.stdout
     assert said.stdout.count("→ Create what is missing: ktrdr broker setup") == 1
-    assert "14 things to put right." in said.stderr
+    assert "12 things to put right." in said.stderr
 
 
 def test_the_doctor_says_what_is_wrong_with_the_broker(operator: Operator) -> None:
@@ -257,7 +259,7 @@ def test_the_doctor_says_what_is_wrong_with_the_broker(operator: Operator) -> No
     (found,) = [finding for finding in findings if finding["subject"] == "broker"]
     assert found["health"] == "problem"
     assert found["detail"].startswith("RabbitMQ ")
-    assert f"exchange {operator.wire('ktrdr.requests')} is missing, and 13 more" in found["detail"]
+    assert f"exchange {operator.wire('ktrdr.requests')} is missing, and 11 more" in found["detail"]
     assert found["fix"] == "See: ktrdr broker check"
 
 

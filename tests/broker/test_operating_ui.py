@@ -1,6 +1,7 @@
 """What people read in the management UI, whose data is the management API, while everything works."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -66,7 +67,11 @@ def test_consumers_say_who_they_are(world: World) -> None:
 
 def test_queues_have_names_that_say_what_is_in_them(world: World) -> None:
     found = {queue["name"] for queue in world.node.management.queues(world.vhost)}
-    assert found == {queue.name for queue in shared_topology().queues} | {f"ktrdr.control.{AGENT}"}
+    backend = re.compile(rf"ktrdr\.backend\.{re.escape(socket.gethostname())}\.\w+\.(\w+)")
+    its_own = {name: match[1] for name in found if (match := backend.fullmatch(name))}
+    assert sorted(its_own.values()) == ["presence", "progress"]
+    shared = {queue.name for queue in shared_topology().queues}
+    assert found - its_own.keys() == shared | {f"ktrdr.control.{AGENT}"}
 
 
 def test_a_request_says_what_it_asks_for(world: World) -> None:

@@ -20,8 +20,6 @@ from typer.testing import CliRunner
 
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
-    BACKEND_PRESENCE,
-    BACKEND_PROGRESS,
     BACKEND_RETURNED,
     CONTROL,
     DEAD,
@@ -35,6 +33,8 @@ from ktrdr.bus.topology import (
     Party,
     control_queue,
     lane_queue,
+    presence_queue,
+    progress_queue,
 )
 from ktrdr.cli.main import app
 from tests.broker.node import PrivateNode
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.broker
 OWN = "gpu-box.1"
 """An agent with a user of its own."""
 LIMIT_S = 10.0
-INTERNAL = (BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, BACKEND_RETURNED, DEAD_LETTERS)
+INTERNAL = (BACKEND_EVENTS, BACKEND_RETURNED, DEAD_LETTERS)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class TestAnAgent:
     async def test_says_what_agents_say(self, connect: Connect, user: str, kind: str) -> None:
         agent = await connect(user)
         await attempt(agent, publish(EVENTS, f"training.op-1.{kind}", user_id=user))
-        await attempt(agent, publish(PRESENCE, "", user_id=user))
+        await attempt(agent, publish(PRESENCE, "", user_id=user, mandatory=False))
 
     @pytest.mark.parametrize("kind", [*KINDS[Party.BACKEND], "requested", "anything", "accepted.more"])
     async def test_says_nothing_else(self, connect: Connect, user: str, kind: str) -> None:
@@ -285,6 +285,18 @@ class TestTheBackend:
         await attempt(backend, publish(CONTROL, "training.op-1.model_persisted", mandatory=False))
         await attempt(backend, publish("", lane_queue("new")))
         await attempt(backend, delete(lane_queue("new")))
+
+    async def test_has_queues_of_its_own_for_what_may_be_lost(self, connect: Connect) -> None:
+        backend, agent = await connect("backend"), await connect("agent")
+        for queue, exchange, key in (
+            (progress_queue("vm.1"), EVENTS, "training.*.progress"),
+            (presence_queue("vm.1"), PRESENCE, ""),
+        ):
+            assert await is_refused(agent, declare(queue, exclusive=True))
+            await attempt(backend, declare(queue, exclusive=True))
+            await attempt(backend, bind(queue, exchange, key))
+            await attempt(agent, publish(exchange, key.replace("*", "op-1"), user_id="agent"))
+            await attempt(backend, get(queue))
 
     async def test_touches_nothing_of_others(self, connect: Connect) -> None:
         backend, guest = await connect("backend"), await connect("guest")

@@ -19,6 +19,10 @@ from ktrdr.bus.topology import (
     agent_topology,
     control_queue,
     lane_queue,
+    presence_queue,
+    presence_topology,
+    progress_queue,
+    progress_topology,
     shared_topology,
 )
 from ktrdr.errors import AccessRefusedError, BusError, QueueTakenError
@@ -47,13 +51,17 @@ async def test_the_topology_is_declared_as_it_is_meant(scratch: Scratch, private
     bus = scratch.bus()
     await bus.declare(shared_topology())
     await bus.declare(agent_topology("host-a"))
+    own = (progress_topology("vm.1"), presence_topology("vm.1"))
+    for topology in own:
+        await bus.declare(topology)
     there = {each["name"]: each for each in private_node.management.queues()}
     for queue in shared_topology().queues:
         declared = there[scratch.wire(queue.name)]
         assert declared["arguments"] == queue_arguments(queue, scratch.prefix)
         assert (declared["durable"], declared["exclusive"], declared["auto_delete"]) == (True, False, False)
-    control = there[scratch.wire(control_queue("host-a"))]
-    assert (control["durable"], control["exclusive"]) == (False, True)
+    for name in (control_queue("host-a"), progress_queue("vm.1"), presence_queue("vm.1")):
+        exclusive = there[scratch.wire(name)]
+        assert (exclusive["type"], exclusive["durable"], exclusive["exclusive"]) == ("classic", False, True)
     exchanges = {each["name"]: each for each in private_node.management.exchanges()}
     for exchange in shared_topology().exchanges:
         declared = exchanges[scratch.wire(exchange.name)]
@@ -62,7 +70,7 @@ async def test_the_topology_is_declared_as_it_is_meant(scratch: Scratch, private
         (each["source"], each["destination"], each["routing_key"])
         for each in private_node.management.bindings()
     }
-    for binding in shared_topology().bindings:
+    for binding in (binding for topology in (shared_topology(), *own) for binding in topology.bindings):
         assert (scratch.wire(binding.exchange), scratch.wire(binding.queue), binding.routing_key) in bound
 
 

@@ -78,8 +78,12 @@ class Client:
         for each in texts:
             await self.publish(message(each), **where)  # type: ignore[arg-type]  # never mandatory=
 
-    async def consume(self, queue: str = "work", *, prefetch: int = 10, tag: str = "consumer") -> Consumer:
-        return await self.bus.consume(self.name(queue), prefetch=prefetch, consumer_tag=self.name(tag))
+    async def consume(
+        self, queue: str = "work", *, prefetch: int = 10, tag: str = "consumer", acknowledge: bool = True
+    ) -> Consumer:
+        return await self.bus.consume(
+            self.name(queue), prefetch=prefetch, consumer_tag=self.name(tag), acknowledge=acknowledge
+        )
 
     async def next_or_none(self, consumer: Consumer) -> Delivery | None:
         """The next delivery, or None if the broker has none for us, nor will have."""

@@ -20,7 +20,15 @@ from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.port import Bus, Consumer
 from ktrdr.bus.publisher import EventPublisher
-from ktrdr.bus.topology import BACKEND_EVENTS, BACKEND_PRESENCE, BACKEND_PROGRESS, Topology, shared_topology
+from ktrdr.bus.topology import (
+    BACKEND_EVENTS,
+    Topology,
+    presence_queue,
+    presence_topology,
+    progress_queue,
+    progress_topology,
+    shared_topology,
+)
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import BusError, BusUnavailableError, RunnerCrashedError
 from ktrdr.events import (
@@ -194,12 +202,16 @@ class UnreliableBus:
         if (error := self.after(message)) is not None:
             raise error
 
-    async def consume(self, queue: str, *, prefetch: int, consumer_tag: str) -> Consumer:
+    async def consume(
+        self, queue: str, *, prefetch: int, consumer_tag: str, acknowledge: bool = True
+    ) -> Consumer:
         self._require_up()
         if queue == self.refuse_queue:
             self.refused += 1
             raise BusError("refused by the test")
-        return await self._bus.consume(queue, prefetch=prefetch, consumer_tag=consumer_tag)
+        return await self._bus.consume(
+            queue, prefetch=prefetch, consumer_tag=consumer_tag, acknowledge=acknowledge
+        )
 
     async def close(self) -> None:
         await self._bus.close()
@@ -207,6 +219,9 @@ class UnreliableBus:
     def _require_up(self) -> None:
         if self.is_down:
             raise BusUnavailableError("cut off by the test")
+
+
+_BACKEND = "test"
 
 
 class QuickClock:
@@ -243,9 +258,14 @@ class Backend:
         """How many requests were made."""
         self._operations = 0
 
+    async def declare(self) -> None:
+        for topology in (shared_topology(), progress_topology(_BACKEND), presence_topology(_BACKEND)):
+            await self.bus.declare(topology)
+
     async def listen(self) -> None:
+        await self.declare()
         async with asyncio.TaskGroup() as group:
-            for queue in (BACKEND_EVENTS, BACKEND_PROGRESS, BACKEND_PRESENCE):
+            for queue in (BACKEND_EVENTS, progress_queue(_BACKEND), presence_queue(_BACKEND)):
                 group.create_task(self._read(queue))
 
     async def _read(self, queue: str) -> None:
@@ -377,7 +397,7 @@ async def world(root: Path) -> AsyncIterator[World]:
     broker = MemoryBroker(max_message_bytes=2**30)  # so that tests can send what no broker would take
     blobs = DirectoryBlobStore(root / "blobs")
     backend = Backend(MemoryBus(broker), blobs)
-    await backend.bus.declare(shared_topology())
+    await backend.declare()
     listening = asyncio.create_task(backend.listen())
     try:
         yield World(root, broker, backend, blobs)

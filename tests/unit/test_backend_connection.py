@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 
 from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.sources import Sources
 from ktrdr.backend.states import State
-from ktrdr.bus.memory import MemoryBroker
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
-    BACKEND_PRESENCE,
     Exchange,
     ExchangeKind,
     Queue,
+    QueueKind,
     Topology,
+    shared_topology,
 )
 from ktrdr.errors import BusError
+from ktrdr.ids import RandomIds
 from tests.contract.virtual_clock import VirtualClock
 from tests.unit.backend_cases import Line, World, started
 
@@ -163,6 +166,17 @@ async def test_something_else_under_our_names_is_told_at_the_start(tmp_path: Pat
 # --- a queue that is lost alone
 
 
+def _own(world: World, kind: str) -> str:
+    """The queue of that kind that the backend has for itself now."""
+    owner = _line(world)._bus
+    (name,) = [
+        name
+        for name, queue in world.broker._queues.items()
+        if queue.owner is owner and name.endswith(f".{kind}")
+    ]
+    return name
+
+
 async def _delete(world: World, queue: str) -> None:
     """Delete a queue as an operator might: its consumers end, and nothing is bound to it any more."""
     broker = world.broker
@@ -187,9 +201,51 @@ async def test_a_queue_that_is_deleted_is_declared_and_read_again(world: World) 
 async def test_a_queue_that_is_lost_again_and_again_keeps_no_dead_claim_for_ever(world: World) -> None:
     run = await world.running()
     for _ in range(60):
-        await _delete(world, BACKEND_PRESENCE)
+        await _delete(world, _own(world, "presence"))
         await world.pass_time(10)
     assert world.get(run).attempt == 2
+
+
+async def test_what_a_backend_hears_for_itself_ends_with_its_connection(world: World) -> None:
+    shared = {queue.name for queue in shared_topology().queues}
+    own = {_own(world, "progress"), _own(world, "presence")}
+    assert own.isdisjoint(shared)
+    await _line(world).cut()
+    assert own.isdisjoint(world.broker._queues)
+    _line(world).mend()
+    await world.pass_time(7)
+    assert {_own(world, "progress"), _own(world, "presence")}.isdisjoint(shared)
+
+
+async def test_a_name_that_is_taken_is_replaced_at_once(world: World) -> None:
+    run = await world.running()
+    taken = {_own(world, "progress"), _own(world, "presence")}
+    await _line(world).cut()
+    # The broker takes the connection that was lost for alive.
+    ghost = MemoryBus(world.broker)
+    queues = tuple(Queue(name, QueueKind.CLASSIC, exclusive=True) for name in taken)
+    await ghost.declare(Topology(queues=queues))
+    _line(world).mend()
+    await world.pass_time(7)
+    await world.agent.progress(run, 5)
+    await world.pass_time(1)
+    assert (progress := world.get(run).progress) is not None
+    assert progress.sequence == 5
+    await world.agent.present(run)
+    await world.pass_time(29)
+    assert world.get(run).attempt == 1
+    await ghost.close()
+
+
+async def test_several_backends_on_one_broker_all_hear_who_is_there(world: World) -> None:
+    second = Sources("elsewhere", RandomIds()).presence()
+    bus = MemoryBus(world.broker)
+    await bus.declare(second.topology)
+    run = await world.running()
+    await world.agent.present(run)
+    assert world.broker.queue_depth(second.queue) == 1
+    assert world.broker.queue_depth(_own(world, "presence")) == 0
+    await bus.close()
 
 
 async def test_an_exchange_that_is_deleted_is_declared_again(world: World) -> None:

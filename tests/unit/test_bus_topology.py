@@ -5,8 +5,6 @@ import pytest
 from ktrdr.bus.matching import binding_matches
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
-    BACKEND_PRESENCE,
-    BACKEND_PROGRESS,
     CONTROL,
     EVENTS,
     JOURNAL,
@@ -19,11 +17,22 @@ from ktrdr.bus.topology import (
     agent_topology,
     control_queue,
     lane_queue,
+    presence_queue,
+    presence_topology,
+    progress_queue,
+    progress_topology,
     route,
     shared_topology,
 )
 from ktrdr.events import EVENT_TYPES, Event
 from tests.unit.events_cases import EXAMPLES, example
+
+EVERYBODYS = (
+    shared_topology(),
+    agent_topology("host-a"),
+    progress_topology("vm.1"),
+    presence_topology("vm.1"),
+)
 
 
 def takers(where: Route, topology: Topology) -> set[str]:
@@ -44,14 +53,14 @@ def test_every_event_type_has_one_route() -> None:
 def test_every_event_reaches_the_queues_that_it_is_meant_for(event: Event) -> None:
     expected = {
         "ktrdr.training.requested": {lane_queue("gpu")},
-        "ktrdr.training.progress": {BACKEND_PROGRESS, JOURNAL},
-        "ktrdr.agent.presence": {BACKEND_PRESENCE},
+        "ktrdr.training.progress": {progress_queue("vm.1"), JOURNAL},
+        "ktrdr.agent.presence": {presence_queue("vm.1")},
         "ktrdr.control.cancel_requested": {control_queue("host-a")},
         "ktrdr.training.model_persisted": {control_queue("host-a")},
         "ktrdr.training.model_discarded": {control_queue("host-a")},
     }
     where = route(event)
-    found = takers(where, shared_topology()) | takers(where, agent_topology("host-a"))
+    found = set().union(*(takers(where, topology) for topology in EVERYBODYS))
     assert found == expected.get(event.type, {BACKEND_EVENTS, JOURNAL})
 
 
@@ -80,8 +89,15 @@ def test_an_event_without_a_route_is_an_error() -> None:
         route(Unheard())
 
 
+def test_what_may_be_lost_waits_in_no_queue_that_outlives_its_reader() -> None:
+    may_be_lost = [route(event) for event in EXAMPLES if not event.durable]
+    assert {queue for where in may_be_lost for queue in takers(where, shared_topology())} == {JOURNAL}
+    for topology in (progress_topology("vm.1"), presence_topology("vm.1")):
+        assert [(queue.exclusive, queue.max_length) for queue in topology.queues] == [(True, 1000)]
+
+
 def test_what_cannot_be_read_is_dead_lettered_from_every_queue_but_the_last() -> None:
-    queues = [*shared_topology().queues, *agent_topology("host-a").queues]
+    queues = [queue for topology in EVERYBODYS for queue in topology.queues]
     without = {q.name for q in queues if not (q.dead_letter_exchange or q.reject_exchange)}
     assert without == {JOURNAL, "ktrdr.dead-letters"}
 

@@ -11,7 +11,8 @@ from ktrdr.bus.topology import (
     Exchange,
     Queue,
     agent_topology,
-    control_queue,
+    presence_topology,
+    progress_topology,
     shared_topology,
 )
 from ktrdr.events import EVENT_TYPES, Envelope, Event, codec, encode
@@ -21,6 +22,16 @@ from tests.unit.events_cases import EXAMPLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 MIB = 1024 * 1024
+QUEUES = [
+    queue
+    for topology in (
+        shared_topology(),
+        progress_topology("<backend>"),
+        presence_topology("<backend>"),
+        agent_topology("<agent>"),
+    )
+    for queue in topology.queues
+]
 
 
 def rows(first_header: str) -> dict[str, list[str]]:
@@ -54,13 +65,10 @@ def test_each_exchange_is_described_as_it_is(exchange: Exchange) -> None:
 
 def test_the_table_of_queues_has_exactly_the_queues() -> None:
     written = {name.strip(" `") for cell in rows("queue") for name in cell.split(",")}
-    declared = {queue.name for queue in shared_topology().queues} | {control_queue("<agent>")}
-    assert written == declared
+    assert written == {queue.name for queue in QUEUES}
 
 
-@pytest.mark.parametrize(
-    "queue", [*shared_topology().queues, *agent_topology("<agent>").queues], ids=lambda queue: queue.name
-)
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 def test_each_queue_is_described_as_it_is(queue: Queue) -> None:
     described = next(cells for names, cells in rows("queue").items() if queue.name in names)
     assert described[0] == (f"{queue.kind.value}, exclusive" if queue.exclusive else queue.kind.value)
