@@ -16,7 +16,7 @@ from ktrdr.blobs.directory import DirectoryBlobStore
 
 MIB = 1024 * 1024
 TOKEN = SecretStr("token-of-the-tests-0123456789")
-_LIMIT_S = 20.0
+_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

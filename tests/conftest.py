@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.broker.fixtures import any_private_node, broker, cluster, private_node, running_cluster, start_node
 from tests.small_disk import run_as_root_of_a_namespace, small_disk
@@ -21,8 +22,11 @@ __all__ = [
 ]
 
 # The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.
-settings.register_profile("repeatable", derandomize=True)
-settings.load_profile("default" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
+# None is too slow for a busy machine: what an example may cost is no matter of a test.
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **UNHURRIED)
+settings.register_profile("exploring", **UNHURRIED)
+settings.load_profile("exploring" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.005
-_ORPHANS_END_WITHIN_S = 5.0
+_ORPHANS_END_WITHIN_S = 30.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 _started: list[int] = []

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 60.0
 _NOT_FOUND = 404
 
 

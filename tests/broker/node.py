@@ -15,9 +15,9 @@ from tests.broker.management import Management
 from tests.broker.node_config import ADMINISTRATOR, NodeConfig, Ports, variables
 
 _READY_WITHIN_S = 90.0
-_SHUTDOWN_WITHIN_S = 30.0
+_SHUTDOWN_WITHIN_S = 60.0
 _COMMAND_WITHIN_S = 60.0
-_SETTLED_WITHIN_S = 5.0
+_SETTLED_WITHIN_S = 30.0
 _START_ATTEMPTS = 3
 _POLL_S = 0.02
 

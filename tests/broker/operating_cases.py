@@ -66,7 +66,7 @@ class Operator:
                 exchange=EVENTS,
                 routing_key="training.op-1.failed",
                 mandatory=True,
-                timeout_s=10.0,
+                timeout_s=60.0,
             )
             delivery = await bus.get(BACKEND_EVENTS)
             assert delivery is not None

@@ -16,7 +16,7 @@ from ktrdr.bus.topology import Binding, Exchange, ExchangeKind, Queue, QueueKind
 from ktrdr.events.message import Message
 from tests.broker.node import PrivateNode
 
-PATIENCE_S = 45.0
+PATIENCE_S = 60.0
 WORK, IN, DEAD, GRAVES = "ktrdr.work", "ktrdr.in", "ktrdr.dead", "ktrdr.graves"
 LIMITS = ConnectionLimits(heartbeat_s=1, connect_s=2.0, request_s=5.0, longest_pause_s=0.5)
 

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -256,10 +255,8 @@ async def test_a_drained_agent_hands_its_training_over_and_shows_no_password(
         for each in (process, runner):
             assert url not in " ".join(each.cmdline())
         assert not any(name.startswith("KTRDR_") for name in runner.environ())
-        began = time.monotonic()
         agent.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(agent.process.wait, PATIENCE_S) == 0
-        assert time.monotonic() - began < 15
         failed = await around.backend.event(TrainingFailed)
         assert failed.cause is FailureCause.AGENT_SHUTDOWN
         assert around.backend.presence[-1].state == "stopped"

@@ -137,7 +137,7 @@ def test_a_policy_that_loses_messages_is_told(operator: Operator) -> None:
         return any(queue.get("policy") == name for queue in operator.node.management.queues())
 
     try:
-        eventually(applies, within_s=10.0, otherwise="the policy applies")
+        eventually(applies, within_s=60.0, otherwise="the policy applies")
         found = operator.ask("broker", "check", *operator.management, status=1)
         wrong = [(each["name"], each["detail"]) for each in found if each["mark"] == "wrong"]
         assert wrong == [
@@ -194,7 +194,7 @@ def test_an_alarm_is_seen_through_the_management_api(operator: Operator) -> None
     def is_told(what: bool) -> None:
         eventually(
             lambda: operator.node.management.request("GET", "nodes")[0]["mem_alarm"] is what,
-            within_s=10.0,
+            within_s=60.0,
             otherwise=f"the management API says that there is {'an' if what else 'no'} alarm",
         )
 

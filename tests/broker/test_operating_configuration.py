@@ -66,7 +66,7 @@ def test_the_definitions_are_read_again_at_each_start(node: PrivateNode) -> None
     # Streams come back some moments after the node says that it is ready.
     eventually(
         lambda: run_check(node, "agent", "a").exit_code == 0,
-        within_s=30,
+        within_s=60,
         otherwise=lambda: run_check(node, "agent", "a").output,
     )
 

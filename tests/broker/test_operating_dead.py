@@ -128,7 +128,7 @@ def test_what_the_broker_has_dead_lettered_goes_back_too(operator: Operator) -> 
         bus = operator.bus()
         message = event("failed", "0192-1")
         where = {"exchange": "ktrdr.events", "routing_key": "training.op-1.failed"}
-        await bus.publish(message, **where, mandatory=True, timeout_s=10.0)
+        await bus.publish(message, **where, mandatory=True, timeout_s=60.0)
         while (delivery := await bus.get(BACKEND_EVENTS)) is not None:
             await delivery.nack()
         await bus.close()
@@ -211,7 +211,7 @@ def test_an_operator_who_is_killed_loses_none(operator: Operator) -> None:
     async def until_some_have_moved() -> list[Message]:
         bus = operator.bus()
         consumer = await bus.consume(BACKEND_EVENTS, prefetch=500, consumer_tag="test")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             moved = [(await anext(consumer)).message]
         process.kill()
         await asyncio.to_thread(process.wait)
@@ -232,7 +232,7 @@ def test_a_request_goes_back_to_its_lane(operator: Operator) -> None:
         await bus.declare(shared_topology())
         request = replace(event("requested", "0192-1"), expiration_s=3600.0)
         await bus.publish(
-            request, exchange="ktrdr.requests", routing_key="gpu", mandatory=True, timeout_s=10.0
+            request, exchange="ktrdr.requests", routing_key="gpu", mandatory=True, timeout_s=60.0
         )
         delivery = await bus.get(lane_queue("gpu"))
         assert delivery is not None

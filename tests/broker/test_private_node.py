@@ -23,7 +23,7 @@ from tests.e2e.waiting import eventually
 # One process of the tests runs them all, so that there is one node to be configured.
 pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("test_private_node")]
 
-_WITHIN_S = 20.0
+_WITHIN_S = 60.0
 _BLOCKED_S = 0.5
 
 _OWNER = """

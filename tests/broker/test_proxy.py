@@ -10,7 +10,7 @@ import pytest
 from tests.broker.proxy import Proxy
 from tests.e2e.waiting import eventually
 
-_WITHIN_S = 5.0
+_WITHIN_S = 60.0
 _SILENCE_S = 0.1
 _DELAY_S = 0.15
 
@@ -197,7 +197,10 @@ def test_delay_makes_everything_late_in_both_directions(proxy: Proxy) -> None:
         began = time.monotonic()
         talk(connection)
         assert time.monotonic() - began >= 2 * _DELAY_S
+
+
+def test_a_network_that_is_restored_delays_nothing_any_more(proxy: Proxy) -> None:
+    with connect(proxy) as connection:
+        proxy.delay(3600)
         proxy.restore()
-        began = time.monotonic()
         talk(connection)
-        assert time.monotonic() - began < 2 * _DELAY_S

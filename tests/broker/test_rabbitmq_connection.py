@@ -240,20 +240,19 @@ class TestLost:
 
 
 class TestClosing:
-    async def _is_quick(self, bus: RabbitMQBus) -> None:
-        began = asyncio.get_running_loop().time()
-        await bus.close()
-        assert asyncio.get_running_loop().time() - began < 3.0
+    async def _ends(self, bus: RabbitMQBus) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await bus.close()
         with pytest.raises(BusClosedError):
             await publish(bus, "late")
         with pytest.raises(BusClosedError):
             await bus.consume(WORK, prefetch=1, consumer_tag="c")
 
-    async def test_is_quick_when_nothing_ever_listened(self, scratch: Scratch) -> None:
-        await self._is_quick(scratch.bus("amqp://127.0.0.1:1"))
+    async def test_ends_when_nothing_ever_listened(self, scratch: Scratch) -> None:
+        await self._ends(scratch.bus("amqp://127.0.0.1:1"))
 
     @pytest.mark.parametrize("is_encrypted", [False, True])
-    async def test_is_quick_when_nothing_answers(
+    async def test_ends_when_nothing_answers(
         self, scratch: Scratch, private_node: PrivateNode, is_encrypted: bool
     ) -> None:
         url = scratch.url
@@ -265,19 +264,19 @@ class TestClosing:
                 await bus.consume(WORK, prefetch=1, consumer_tag="c")
             await publish(bus, "m")
             proxy.freeze()
-            await self._is_quick(bus)
+            await self._ends(bus)
             connecting = scratch.bus(proxy.url)
             with pytest.raises(BusUnavailableError, match="not answered yet"):
                 await connecting.wait_until_connected(0.2)
-            await self._is_quick(connecting)
+            await self._ends(connecting)
 
-    async def test_is_quick_when_the_broker_blocks(self, scratch: Scratch, private_node: PrivateNode) -> None:
+    async def test_ends_when_the_broker_blocks(self, scratch: Scratch, private_node: PrivateNode) -> None:
         bus = await scratch.working_bus()
         await publish(bus, "m")
         await asyncio.to_thread(private_node.set_memory_alarm, True)
         under_way = asyncio.create_task(publish(bus, "m", body=bytes(8_000_000)))
         await eventually(lambda: bus.is_blocked, "the broker blocks")
-        await self._is_quick(bus)
+        await self._ends(bus)
         with pytest.raises(BusClosedError):
             await under_way
 
@@ -381,4 +380,4 @@ class TestNothingIsLeft:
             tasks, files = self._count()
             return tasks <= before[0] and files <= before[1]
 
-        await eventually(is_no_more, f"no more than {before} tasks and files", within_s=5.0)
+        await eventually(is_no_more, f"no more than {before} tasks and files")

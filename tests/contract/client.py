@@ -8,7 +8,7 @@ from ktrdr.bus.topology import Binding, Exchange, ExchangeKind, Queue, QueueKind
 from ktrdr.events.message import Message
 from tests.contract.harness import BrokerHarness
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def message(text: str, **properties: object) -> Message:

@@ -159,7 +159,7 @@ class QuietProbe:
                 exchange="",
                 routing_key=self._first,
                 mandatory=True,
-                timeout_s=10.0,
+                timeout_s=60.0,
             )
             await (await anext(self._arrived)).ack()
 

@@ -14,7 +14,7 @@ from tests.e2e.installation import MOMENTUM, Installation
 from tests.e2e.waiting import eventually
 
 LEASE_S = 3.0
-_EMPTY_WITHIN_S = 15.0
+_EMPTY_WITHIN_S = 60.0
 
 
 class Deployment(Installation):

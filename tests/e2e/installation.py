@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 MOMENTUM = REPOSITORY / "strategies" / "eurusd_momentum.yaml"
 TWO_TIMEFRAMES = REPOSITORY / "strategies" / "eurusd_two_timeframes.yaml"
 
-GONE_WITHIN_S = 2.0
+GONE_WITHIN_S = 30.0
 """So soon after the death of a command nothing that it has started may be left."""
 
 _MARK = "E2E_INSTALLATION"

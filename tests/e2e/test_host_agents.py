@@ -55,11 +55,11 @@ def test_a_second_backend_on_the_same_database_is_refused(calm: Deployment) -> N
 def test_a_cancellation_reaches_the_agent_and_no_model_is_made(calm: Deployment) -> None:
     before = calm.versions()
     operation = calm.submit(*epochs(5000))
-    eventually(lambda: calm.has_reached_epoch(1, operation=operation), within_s=30, otherwise=calm.describe)
+    eventually(lambda: calm.has_reached_epoch(1, operation=operation), within_s=60, otherwise=calm.describe)
     calm.run("ops", "cancel", operation).succeed()
-    calm.wait_for_all(within_s=10)
+    calm.wait_for_all(within_s=60)
     assert calm.operations()[-1].state is State.CANCELLED
-    eventually(lambda: calm.agents()["alpha"].slots_busy == 0, within_s=10, otherwise=calm.describe)
+    eventually(lambda: calm.agents()["alpha"].slots_busy == 0, within_s=60, otherwise=calm.describe)
     assert calm.versions() == before
 
 
@@ -81,7 +81,7 @@ def test_a_training_moves_to_another_agent_when_its_own_is_killed(
     deployment.serve()
     agents = {name: deployment.ready_agent(name) for name in ("alpha", "beta")}
     operation = deployment.submit(*epochs(60))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=60, otherwise=deployment.describe)
     first = deployment.operation().agent_id
     assert first is not None
     agents[first].process.kill()
@@ -100,7 +100,7 @@ def test_an_agent_that_is_started_again_says_at_once_what_it_held(deployment: De
     deployment.serve(KTRDR_LEASE_S="600")
     killed = deployment.ready_agent("alpha", KTRDR_LEASE_S="600")
     deployment.submit(*epochs(60))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=60, otherwise=deployment.describe)
     killed.process.kill()
     killed.process.wait()
     deployment.agent("alpha", KTRDR_LEASE_S="600")
@@ -115,11 +115,11 @@ def test_a_backend_that_is_killed_finds_everything_when_it_is_started_again(
     served = deployment.serve()
     deployment.ready_agent("alpha")
     deployment.submit(*epochs(60))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=60, otherwise=deployment.describe)
     served.process.kill()
     served.process.wait()
     deployment.submit(*epochs(2))
-    eventually(deployment.has_spooled, within_s=30, otherwise=deployment.describe)
+    eventually(deployment.has_spooled, within_s=60, otherwise=deployment.describe)
     deployment.serve()
     deployment.wait_for_all()
     assert [(op.state, op.attempt) for op in deployment.operations()] == [(State.COMPLETED, 1)] * 2
@@ -133,9 +133,9 @@ def test_training_goes_on_while_the_broker_is_away_and_its_model_arrives(
     deployment.serve()
     deployment.ready_agent("alpha")
     deployment.submit(*epochs(60))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=60, otherwise=deployment.describe)
     deployment.node.kill()
-    eventually(deployment.has_spooled, within_s=30, otherwise=deployment.describe)
+    eventually(deployment.has_spooled, within_s=60, otherwise=deployment.describe)
     deployment.node.start()
     deployment.wait_for_all()
     assert (deployment.operation().state, deployment.operation().attempt) == (State.COMPLETED, 1)
@@ -147,7 +147,7 @@ def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deploy
     deployment.serve()
     leaving = deployment.ready_agent("alpha", KTRDR_DRAIN_S="0.5")
     deployment.submit(*epochs(2000))
-    eventually(lambda: deployment.has_reached_epoch(1), within_s=30, otherwise=deployment.describe)
+    eventually(lambda: deployment.has_reached_epoch(1), within_s=60, otherwise=deployment.describe)
     leaving.send(signal.SIGTERM)
     assert leaving.wait() == 0
     deployment.agent("beta")
@@ -163,7 +163,7 @@ def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Depl
     deployment.serve()
     eventually(
         lambda: "gpu" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"],
-        within_s=30,
+        within_s=60,
         otherwise=deployment.describe,
     )
     deployment.run("ops", "cancel", operation).succeed()

@@ -53,7 +53,7 @@ from ktrdr.ids import RandomIds
 from ktrdr.training.job import TrainingJob
 from ktrdr.training.progress import Progress
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 E = TypeVar("E", bound=Event)
 
@@ -225,7 +225,7 @@ _BACKEND = "test"
 
 
 class QuickClock:
-    """Time that passes many times as fast."""
+    """Time that passes so many times as fast; with a factor below 1, as slowly."""
 
     def __init__(self, factor: float) -> None:
         self._factor = factor

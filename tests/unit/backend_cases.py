@@ -58,7 +58,7 @@ from tests.contract.virtual_clock import VirtualClock
 T = TypeVar("T")
 
 STRATEGY_YAML = "name: momentum\n"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def settings_in(directory: Path, **overrides: Any) -> Settings:

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,8 @@ async def test_a_cancelled_run_ends_cancelled(
 ) -> None:
     request = await around.backend.ask()
     await eventually(lambda: runner.active)
-    began = time.monotonic()
     await around.backend.cancel(request)
     cancelled = await around.backend.event(TrainingCancelled)
-    assert time.monotonic() - began < 0.5
     assert (cancelled.operation_id, cancelled.epoch) == (request.operation_id, 1)
     await eventually(lambda: not list(directory.claims.iterdir()))
 
@@ -109,7 +106,7 @@ class SlowBlobs:
 
     def fetch(self, ref: BlobRef, destination: Path) -> Path:
         self.asked.set()
-        self.go_on.wait(10)
+        assert self.go_on.wait(60)
         return self._inner.fetch(ref, destination)
 
 
@@ -122,10 +119,8 @@ async def test_a_cancel_while_the_data_is_fetched_does_not_wait_for_it(
     await agent.start()
     request = await around.backend.ask()
     await eventually(slow.asked.is_set)
-    began = time.monotonic()
     await around.backend.cancel(request)
     await around.backend.event(TrainingCancelled)
-    assert time.monotonic() - began < 0.5
     assert not runner.jobs
     slow.go_on.set()
     await agent.stop()

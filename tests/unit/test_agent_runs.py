@@ -5,7 +5,6 @@ import dataclasses
 import os
 import random
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -68,31 +67,28 @@ async def training_agent(
         await agent.stop()
 
 
+def runners_of_this_process() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "host_agent.runner" in command_line(child)]
+
+
 def runner_of_this_process() -> psutil.Process:
-    [runner] = [
-        child for child in psutil.Process().children() if "host_agent.runner" in " ".join(child.cmdline())
-    ]
+    [runner] = runners_of_this_process()
     return runner
 
 
-async def test_a_cancel_ends_a_training_in_milliseconds_at_any_moment(
+async def test_a_training_ends_by_itself_at_whatever_moment_it_is_cancelled(
     around: World, directory: AgentDirectory, sample: PreparedTraining
 ) -> None:
     rng = random.Random(1)
-    taken_s: list[float] = []
-    async with training_agent(around, directory):
+    # Nobody is killed in the time of a test, and none of the trainings reaches its end.
+    async with training_agent(around, directory, cancel_grace_s=3600.0):
         for number in range(1, 21):
             request = await ask(around, sample)
             await around.backend.event(TrainingAccepted, number)
             # From before the first step to the middle of an epoch.
             await asyncio.sleep(rng.choice([0, 0.02, 0.1, rng.random()]))
-            began = time.monotonic()
             await around.backend.cancel(request)
             await around.backend.event(TrainingCancelled, number)
-            taken_s.append(time.monotonic() - began)
-    taken_s.sort()
-    assert taken_s[len(taken_s) // 2] < 0.1, taken_s
-    assert taken_s[-1] < 0.5, taken_s
     assert not around.backend.events(ModelReady)
 
 
@@ -107,11 +103,11 @@ async def test_a_cancel_does_not_wait_for_a_runner_that_is_still_starting(
         failed = await around.backend.event(TrainingFailed)
         assert failed.cause is FailureCause.RUNNER_CRASHED
         request = await ask(around, sample)
+        await eventually(runners_of_this_process)
+        runner_of_this_process().send_signal(signal.SIGSTOP)  # long before it has imported torch
         await around.backend.event(TrainingAccepted, 2)
-        began = time.monotonic()
         await around.backend.cancel(request)
         await around.backend.event(TrainingCancelled)
-        assert time.monotonic() - began < 0.5
         assert agent.running == 0
 
 
@@ -127,7 +123,7 @@ async def test_a_runner_that_ignores_its_cancellation_is_killed_and_replaced(
         await around.backend.event(TrainingCancelled)
         assert not runner.is_running()
         await ask(around, sample, **{"training.epochs": 1})
-        await eventually(lambda: around.backend.events(ModelReady), patience_s=30)
+        await eventually(lambda: around.backend.events(ModelReady), patience_s=60)
 
 
 async def test_a_runner_leaves_it_to_the_agent_what_a_signal_to_all_processes_means(

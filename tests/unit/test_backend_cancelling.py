@@ -205,7 +205,7 @@ async def test_a_cancel_that_races_with_the_model_has_one_outcome_everywhere(tmp
             await asyncio.sleep(head_start_s)
             await asyncio.to_thread(store.cancel, operation_id, "enough")
             await saying
-            ended = await asyncio.wait_for(backend.wait(operation_id), 20)
+            ended = await asyncio.wait_for(backend.wait(operation_id), 60)
             outcomes.add(ended.state)
             answers = await eventually(lambda: agent.persisted() + agent.discarded(), "the answer")
             model = store.models.of_operation(operation_id)

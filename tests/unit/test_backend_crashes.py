@@ -70,7 +70,7 @@ async def test_a_backend_that_is_killed_loses_nothing_and_makes_nothing_twice(
         else:
             # The result is in the spool of the dead agent; who adopts it sends it again.
             await agent.say(agent.model(dead, model_files(bytes(100_000))))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             ended = await backend.wait(operation_id)
 
     assert (ended.state, ended.model) == (State.COMPLETED, "momentum/EURUSD_1h_v1")
@@ -97,7 +97,7 @@ async def test_a_living_process_goes_on_with_what_a_killed_one_ran(tmp_path: Pat
     await agent.start()
     async with backend:
         operation_id = await asyncio.to_thread(_die_at, tmp_path, "granted")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             run = await agent.take()
             assert (run.request.operation_id, run.request.attempt) == (operation_id, 2)
             await agent.finish(run)

@@ -35,7 +35,7 @@ def store(server: Served) -> DirectoryBlobStore:
 @pytest.fixture
 def client(server: Served, store: DirectoryBlobStore) -> Iterator[httpx.Client]:
     base = f"{server.url}/api/v1/blobs"
-    with httpx.Client(base_url=base, headers=AUTHORIZED, timeout=20) as client:
+    with httpx.Client(base_url=base, headers=AUTHORIZED, timeout=60) as client:
         yield client
 
 

@@ -159,7 +159,7 @@ def test_another_agent_process_goes_on_where_the_last_one_left_off(tmp_path: Pat
             first.close()
             budgets.budgets.clear()
             there = 12 * MIB - OVERHEAD
-            eventually(partial(reached, server.store.root, there), within_s=10, otherwise="it is not written")
+            eventually(partial(reached, server.store.root, there), within_s=60, otherwise="it is not written")
             sent = proxy.up
             second = store_at(url)
             second.put_file(source)
@@ -312,7 +312,7 @@ def test_of_two_who_send_the_same_one_takes_over_when_the_other_is_cut_off(
         with proxy.running() as url, ThreadPoolExecutor(1) as pool:
             unlucky, lucky = store_at(url, give_up_after_s=0.3), store_at(server.url)
             failing = pool.submit(unlucky.put_file, source)
-            assert started.wait(10)
+            assert started.wait(60)
             assert lucky.put_file(source) == REF
             # Whether it still got through depends on who had finished first; it is one of the two.
             with suppress(BlobUnavailableError):

@@ -200,7 +200,7 @@ async def test_expiry_works_on_the_system_clock() -> None:
     graves = await bus.consume("graves", prefetch=1, consumer_tag="c")
     started = time.monotonic()
     await publish(bus, "late", expiration_s=0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         grave = await anext(graves)
     assert time.monotonic() - started >= 0.05
     assert grave.message.headers[REASON_HEADER] == "expired"
