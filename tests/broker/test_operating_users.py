@@ -43,7 +43,7 @@ pytestmark = pytest.mark.broker
 
 OWN = "gpu-box.1"
 """An agent with a user of its own."""
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 INTERNAL = (BACKEND_EVENTS, BACKEND_RETURNED, DEAD_LETTERS)
 
 
