@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from host_agent.durable import write_durably
 from host_agent.endings import Cancelled, Ending, Trained
 from host_agent.frames import LogLine, Ready
+from host_agent.made import leave_model
 from host_agent.waiting import first_of
 from ktrdr.events import ModelManifest
 from ktrdr.models.bundle import BUNDLE_FILES, WEIGHTS_FILE, digests, pack
-from ktrdr.training.job import TrainingJob
+from ktrdr.training.job import TrainedModel, TrainingJob
 from ktrdr.training.progress import Progress
 
 FINISHED_AT = "finished_at"
@@ -57,9 +57,9 @@ class NoopRunner:
             await first_of(cancel.wait(), asyncio.sleep(self._seconds))
             if cancel.is_set():
                 return Cancelled()
-        finished_at = time.monotonic()
-        await asyncio.to_thread(write_durably, bundle, self._bundle)
-        return Trained(manifest=self._manifest(job, finished_at))
+        manifest = self._manifest(job, finished_at=time.monotonic())
+        await asyncio.to_thread(leave_model, TrainedModel(manifest=manifest, bundle=self._bundle), bundle)
+        return Trained(manifest=manifest)
 
     async def close(self) -> None:
         """Nothing is open."""

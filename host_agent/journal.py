@@ -1,23 +1,27 @@
 """What the agent has claimed, and how each claim ended: on its disk until the backend knows the end.
 
-A claim is a folder, so that moving or removing it is one step::
+A claim is a folder whose name says what was claimed: to make, move or remove it is one step, and a name is on
+the disk whole or not at all::
 
-    claims/<claim id>/claim.json     what was claimed; without it the folder is refuse
-                      ending.json    how it ended, and the event id under which that is said
-                      model.bundle   the model, if there is one
-                      model.json     its manifest, as the runner left it
+    claims/<operation>,<attempt>,<claim id>/
+        ending.json    how it ended, and the event id under which that is said
+        model.bundle   the model, if there is one
+        model.json     its manifest, as the runner left it
+
+What begins with a dot is refuse.
 """
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from host_agent.directory import AgentDirectory
-from host_agent.durable import sync_directory, write_durably
+from host_agent.durable import sync_directory, write_durably, write_whole
 from host_agent.endings import Ending, Trained
 from host_agent.made import sha256_of
 from ktrdr.events.base import Name, OperationId, Ordinal
@@ -27,7 +31,6 @@ _log = structlog.get_logger()
 MAX_SET_ASIDE = 100
 """Of what cannot be read, so many are kept, the newest."""
 
-_CLAIM = "claim.json"
 _ENDING = "ending.json"
 _BUNDLE = "model.bundle"
 
@@ -40,7 +43,11 @@ class Claim(BaseModel):
     operation_id: OperationId
     attempt: Ordinal
     claim_id: Name
-    claimed_at: datetime
+
+    @property
+    def folder_name(self) -> str:
+        """What its folder is called."""
+        return f"{self.operation_id},{self.attempt},{self.claim_id}"
 
 
 class Announcement(BaseModel):
@@ -73,18 +80,25 @@ class ClaimFolder:
             OSError: the disk does not take it; the ending is only in memory.
         """
         self.announcement = announcement
-        if not isinstance(announcement.ending, Trained):
+        data = announcement.model_dump_json().encode()
+        if isinstance(announcement.ending, Trained):
+            # Not forced to the disk: what the runner has left there says the same.
+            write_whole(self.path / _ENDING, data, synced=False)
+        else:
             self.bundle.unlink(missing_ok=True)
-        write_durably(self.path / _ENDING, announcement.model_dump_json().encode())
+            write_durably(self.path / _ENDING, data)
 
     def remove(self) -> None:
         """Forget the claim: the backend knows its end. If this fails, it is told again after a restart."""
+        refuse = self.path.with_name(f".{self.path.name}")
         try:
-            # Without this file the rest is refuse, which is swept when the agent starts next.
-            (self.path / _CLAIM).unlink(missing_ok=True)
+            self.path.rename(refuse)
+        except FileNotFoundError:
+            return
         except OSError as error:
             _log.warning("claim not removed", folder=str(self.path), reason=str(error))
-        shutil.rmtree(self.path, ignore_errors=True)
+        # What is left of it is swept when the agent starts next.
+        shutil.rmtree(refuse, ignore_errors=True)
 
 
 class Journal:
@@ -100,10 +114,12 @@ class Journal:
         Raises:
             OSError: the disk does not take it.
         """
-        path = self._claims / claim.claim_id
+        path = self._claims / claim.folder_name
+        if shutil.disk_usage(self._claims).free == 0:
+            # A folder may still fit, but nothing into it, which must not be found out after the training.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.mkdir()
         try:
-            path.mkdir()
-            write_durably(path / _CLAIM, claim.model_dump_json().encode())
             sync_directory(self._claims)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
@@ -112,7 +128,7 @@ class Journal:
 
     def unrecorded(self, claim: Claim) -> ClaimFolder:
         """Return the folder of a claim that could not be noted: there is nothing in it."""
-        return ClaimFolder(self._claims / claim.claim_id, claim)
+        return ClaimFolder(self._claims / claim.folder_name, claim)
 
     def load(self) -> list[ClaimFolder]:
         """Return what a predecessor left; what cannot be read is set aside and logged."""
@@ -120,17 +136,14 @@ class Journal:
 
     def _load(self) -> Iterator[ClaimFolder]:
         for path in sorted(self._claims.iterdir()):
-            try:
-                claim = Claim.model_validate_json((path / _CLAIM).read_bytes())
-                if claim.claim_id != path.name:
-                    raise ValueError(f"it is the claim {claim.claim_id}")
-            except (FileNotFoundError, NotADirectoryError):
+            if path.name.startswith(".") or not path.is_dir():
                 _remove(path)
                 continue
-            except (OSError, ValueError) as error:
+            try:
+                folder = ClaimFolder(path, _claim_of(path.name))
+            except ValueError as error:
                 self._keep_for_a_person(path, error)
                 continue
-            folder = ClaimFolder(path, claim)
             try:
                 folder.announcement = _read_announcement(folder)
             except (OSError, ValueError) as error:
@@ -158,11 +171,22 @@ class Journal:
             _remove(path)
 
 
+def _claim_of(folder_name: str) -> Claim:
+    operation_id, _, rest = folder_name.partition(",")
+    attempt, _, claim_id = rest.partition(",")
+    try:
+        return Claim(operation_id=operation_id, attempt=int(attempt), claim_id=claim_id)
+    except ValueError as error:
+        raise ValueError("its name is not that of a claim") from error
+
+
 def _read_announcement(folder: ClaimFolder) -> Announcement | None:
     try:
         text = (folder.path / _ENDING).read_bytes()
     except FileNotFoundError:
         return None
+    if not text:
+        return None  # It was not forced to the disk.
     try:
         announcement = Announcement.model_validate_json(text)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from host_agent.durable import write_durably
+from host_agent.durable import sync_directory, write_whole
 from host_agent.endings import Trained
 from ktrdr.events.references import ModelManifest
 from ktrdr.training.job import TrainedModel
@@ -15,9 +15,9 @@ def leave_model(model: TrainedModel, bundle: Path) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    # The bundle last, so that what says that there is a model never comes without it.
-    write_durably(_manifest_of(bundle), model.manifest.model_dump_json().encode())
-    write_durably(bundle, model.bundle)
+    write_whole(_manifest_of(bundle), model.manifest.model_dump_json().encode())
+    write_whole(bundle, model.bundle)
+    sync_directory(bundle.parent)
 
 
 def find_model(bundle: Path) -> Trained | None:

@@ -113,7 +113,6 @@ class Slot:
             operation_id=request.operation_id,
             attempt=request.attempt,
             claim_id=shared.ids.token(),
-            claimed_at=shared.clock.now(),
         )
         folder, obstacle = await self._open(claim)
         attempt = Attempt(claim, is_running=True)

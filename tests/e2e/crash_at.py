@@ -1,7 +1,7 @@
 """Run ``ktrdr`` in this process, and kill it right before one durable step: ``crash_at.py STEP ARGUMENT …``.
 
 STEP is a regular expression. It is searched in a description of each step before the step is done:
-``rename …/.staging/x~y …/EURUSD_1h_v1``, ``sync …/model.safetensors`` (Linux only), ``remove …/claim.json``,
+``rename …/.staging/x~y …/EURUSD_1h_v1``, ``sync …/model.safetensors`` (Linux only), ``remove …/ending.json``,
 ``commit INSERT models; UPDATE operations``.
 """
 

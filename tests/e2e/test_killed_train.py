@@ -32,7 +32,7 @@ MOMENTS: dict[str, Moment] = {
 STEPS_BEFORE_THE_END = {
     "submitting": "commit INSERT operations",
     "noting that the request was sent": "commit UPDATE outbox.*INSERT operation_history",
-    "recording the claim": "rename .*claim.json",
+    "recording the claim": "sync .*/claims$",
     "granting the attempt": "INSERT attempts",
     "recording the result": "rename .*ending.json",
     "syncing the staged model": "sync .*.staging/.*metadata.json",
@@ -42,7 +42,7 @@ STEPS_BEFORE_THE_END = {
 # In this order, because the next training begins by putting right what the one before has left.
 STEPS_AFTER_THE_END = {
     "leaving": "UPDATE instances",
-    "forgetting the claim": "remove .*claim.json",
+    "forgetting the claim": r"rename .*/claims/\.",
     "pointing to the latest version": "rename .*EURUSD_1h_latest$",
 }
 

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ with claim_directory(pathlib.Path(sys.argv[1])) as directory:
 
 
 def claim(name: str = "claim-1") -> Claim:
-    return Claim(operation_id="op-1", attempt=1, claim_id=name, claimed_at=datetime(2024, 1, 1, tzinfo=UTC))
+    return Claim(operation_id="op-1", attempt=1, claim_id=name)
 
 
 def leave_a_claim(directory: AgentDirectory, name: str) -> None:

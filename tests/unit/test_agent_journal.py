@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from ktrdr.events.causes import FailureCause
 from tests.small_disk import fill
 from tests.unit.agent_cases import manifest
 
-CLAIM = Claim(operation_id="op-1", attempt=2, claim_id="claim-1", claimed_at=datetime(2024, 1, 1, tzinfo=UTC))
+CLAIM = Claim(operation_id="op-1", attempt=2, claim_id="claim-1")
 TRAINED = Announcement(event_id="event-1", ending=Trained(manifest=manifest(b"model")))
 CANCELLED = Announcement(event_id="event-2", ending=Cancelled(epoch=3))
 
@@ -98,18 +97,9 @@ def test_claims_are_loaded_in_a_fixed_order(journal: Journal) -> None:
 # --- crashes and power loss
 
 
-def test_a_crash_before_the_claim_was_written_leaves_nothing(
-    journal: Journal, directory: AgentDirectory
-) -> None:
-    (directory.claims / "claim-1").mkdir()
-    (directory.claims / "claim-1" / ".claim.json.abc").write_text("{")
-    assert journal.load() == []
-    assert list(directory.claims.iterdir()) == []
-
-
 def test_a_crash_during_removal_leaves_nothing(journal: Journal, directory: AgentDirectory) -> None:
     folder = with_model(journal)
-    (folder.path / "claim.json").unlink()
+    folder.path.rename(directory.claims / f".{CLAIM.folder_name}")
     assert journal.load() == []
     assert list(directory.claims.iterdir()) == []
 
@@ -121,7 +111,6 @@ def test_a_model_without_a_record_is_not_taken_for_a_result(journal: Journal) ->
 
 Damage = Callable[[Path], object]
 DAMAGES: list[Damage] = [
-    lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(b"\0" * path.stat().st_size),
     lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     lambda path: path.write_bytes(b"[1]"),
@@ -129,15 +118,17 @@ DAMAGES: list[Damage] = [
 ]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["claim-1", "op-1,2", "op-1,two,claim-1", "op-1,0,claim-1", "op 1,2,claim-1", "op-1,2,claim-1,"]
+)
 def test_an_unreadable_claim_is_set_aside_and_said(
-    journal: Journal, directory: AgentDirectory, damage: Damage
+    journal: Journal, directory: AgentDirectory, name: str
 ) -> None:
-    damage(with_model(journal).path / "claim.json")
+    with_model(journal).path.rename(directory.claims / name)
     with capture_logs() as lines:
         assert journal.load() == []
     assert [line["event"] for line in lines] == ["unreadable record set aside"]
-    assert (directory.set_aside / "claim-1" / "model.bundle").read_bytes() == b"model"
+    assert (directory.set_aside / name / "model.bundle").read_bytes() == b"model"
     assert journal.load() == []
 
 
@@ -149,13 +140,21 @@ def test_an_unreadable_ending_is_set_aside_and_the_claim_has_none(
     with capture_logs() as lines:
         assert loaded(journal).announcement is None
     assert [line["event"] for line in lines] == ["unreadable record set aside"]
-    assert (directory.set_aside / "claim-1-ending.json").exists()
+    assert (directory.set_aside / f"{CLAIM.folder_name}-ending.json").exists()
+
+
+def test_an_ending_that_a_loss_of_power_has_emptied_is_none(
+    journal: Journal, directory: AgentDirectory
+) -> None:
+    (with_model(journal).path / "ending.json").write_bytes(b"")
+    assert loaded(journal).announcement is None
+    assert list(directory.set_aside.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "damage",
-    [*DAMAGES[:3], lambda path: path.unlink()],
-    ids=["damage-0", "damage-1", "damage-2", "removed"],
+    [*DAMAGES[:2], lambda path: path.write_bytes(b""), lambda path: path.unlink()],
+    ids=["zeros", "cut off", "emptied", "removed"],
 )
 def test_a_model_that_is_not_what_was_recorded_is_no_result(journal: Journal, damage: Damage) -> None:
     damage(with_model(journal).bundle)
@@ -166,17 +165,11 @@ def test_a_second_record_set_aside_does_not_replace_the_first(
     journal: Journal, directory: AgentDirectory
 ) -> None:
     for text in ("first", "second"):
-        (with_model(journal).path / "claim.json").write_text(text)
+        (directory.claims / "other").mkdir()
+        (directory.claims / "other" / "note").write_text(text)
         journal.load()
     kept = sorted(directory.set_aside.iterdir())
-    assert [(path / "claim.json").read_text() for path in kept] == ["first", "second"]
-
-
-def test_a_claim_under_another_name_is_set_aside(journal: Journal, directory: AgentDirectory) -> None:
-    folder = journal.open(CLAIM)
-    folder.path.rename(directory.claims / "other")
-    assert journal.load() == []
-    assert (directory.set_aside / "other").exists()
+    assert [(path / "note").read_text() for path in kept] == ["first", "second"]
 
 
 def test_a_stray_file_among_the_claims_is_no_error(journal: Journal, directory: AgentDirectory) -> None:

@@ -108,14 +108,14 @@ async def test_the_claim_is_on_the_disk_before_anyone_hears_of_it(
 
     def look(message: Message) -> None:
         if message.type == TrainingAccepted.type_name():
-            seen.append([path.name for path in directory.claims.glob("*/claim.json")])
+            seen.append([folder.claim.claim_id for folder in Journal(directory).load()])
 
     bus.refuse = look
     agent = around.agent(directory, runner, bus=bus)
     await agent.start()
     await around.backend.ask()
-    await around.backend.event(TrainingAccepted)
-    assert seen == [["claim.json"]]
+    accepted = await around.backend.event(TrainingAccepted)
+    assert seen == [[accepted.claim_id]]
     await agent.stop()
 
 
@@ -657,9 +657,7 @@ async def test_a_request_that_comes_again_after_a_restart_is_settled_and_its_end
     around: World, directory: AgentDirectory, runner: ScriptedRunner
 ) -> None:
     request = around.backend.request()
-    claim = Claim(
-        operation_id=request.operation_id, attempt=1, claim_id="claim-1", claimed_at=around.clock.now()
-    )
+    claim = Claim(operation_id=request.operation_id, attempt=1, claim_id="claim-1")
     folder = Journal(directory).open(claim)
     folder.bundle.write_bytes(b"model")
     folder.record(Announcement(event_id="event-1", ending=Trained(manifest=manifest(b"model"))))

@@ -52,12 +52,12 @@ from tests.unit.agent_fixtures import agent, around, directory, runner
 __all__ = ["agent", "around", "directory", "runner"]  # fixtures
 
 
-def claim(around: World, name: str = "claim-1") -> Claim:
-    return Claim(operation_id="op-left", attempt=2, claim_id=name, claimed_at=around.clock.now())
+def claim(name: str = "claim-1") -> Claim:
+    return Claim(operation_id="op-left", attempt=2, claim_id=name)
 
 
 def leave_model(around: World, directory: AgentDirectory, name: str = "claim-1") -> ClaimFolder:
-    folder = Journal(directory).open(claim(around, name))
+    folder = Journal(directory).open(claim(name))
     folder.bundle.write_bytes(b"weights")
     folder.record(Announcement(event_id=f"event-{name}", ending=Trained(manifest=manifest(b"weights"))))
     return folder
@@ -141,7 +141,9 @@ async def test_an_answer_for_another_claim_settles_nothing(
     await around.backend.ask()
     second = await around.backend.event(ModelReady, number=2)
     await around.backend.persisted(second)
-    await eventually(lambda: [path.name for path in directory.claims.iterdir()] == [ready.claim_id])
+    await eventually(
+        lambda: [folder.claim.claim_id for folder in Journal(directory).load()] == [ready.claim_id]
+    )
     await around.backend.persisted(ready)
 
 
@@ -267,7 +269,7 @@ async def break_off(agent: HostAgent, bus: MemoryBus) -> None:
 async def test_a_restarted_agent_says_at_once_what_it_held(
     around: World, directory: AgentDirectory, runner: ScriptedRunner
 ) -> None:
-    Journal(directory).open(claim(around))
+    Journal(directory).open(claim())
     agent = around.agent(directory, runner)
     await agent.start()
     failed = await around.backend.event(TrainingFailed)
@@ -298,7 +300,7 @@ async def test_a_restarted_agent_sends_its_models_again(
 async def test_a_model_that_the_runner_had_made_when_the_agent_was_killed_is_delivered_if_it_is_whole(
     around: World, directory: AgentDirectory, runner: ScriptedRunner, damage: str | None
 ) -> None:
-    folder = Journal(directory).open(claim(around))
+    folder = Journal(directory).open(claim())
     leave_model_of_runner(TrainedModel(manifest=manifest(b"weights"), bundle=b"weights"), folder.bundle)
     match damage:
         case "bundle":
@@ -333,7 +335,7 @@ async def test_a_restarted_agent_tells_the_endings_that_nobody_heard(
     ending: Cancelled | Failed,
     kind: type[TrainingCancelled | TrainingFailed],
 ) -> None:
-    folder = Journal(directory).open(claim(around))
+    folder = Journal(directory).open(claim())
     folder.record(Announcement(event_id="event-1", ending=ending))
     agent = around.agent(directory, runner)
     await agent.start()
@@ -402,8 +404,8 @@ async def test_an_attempt_that_the_agent_was_killed_in_is_reported_after_the_res
 async def test_an_unreadable_record_does_not_keep_the_agent_from_starting(
     around: World, directory: AgentDirectory, runner: ScriptedRunner
 ) -> None:
-    (leave_model(around, directory, "claim-1").path / "claim.json").write_bytes(b"\0\0")
-    (leave_model(around, directory, "claim-2").path / "ending.json").write_bytes(b"")
+    leave_model(around, directory, "claim-1").path.rename(directory.claims / "claim-1")
+    (leave_model(around, directory, "claim-2").path / "ending.json").write_bytes(b"\0")
     agent = around.agent(directory, runner)
     with capture_logs() as lines:
         await agent.start()
