@@ -14,7 +14,7 @@ from benchmarks.stamped_runner import MADE_AT
 
 _EPOCHS = 100_000
 _SLOW: dict[str, JsonValue] = {"training.batch_size": 8}
-"""An epoch takes longer than the 50 ms between two reports of a runner, so that none waits for its turn."""
+"""There are fewer reports than the one in 50 ms that a runner sends on average, so that none waits."""
 _REPORTS = 40
 _ROUNDS = 6
 

@@ -53,7 +53,7 @@ class Runner(Protocol):
             run_id: tells runs apart.
             bundle: where the packed bundle is, once this has returned `Trained`.
             cancel: when set, the run ends soon, the hard way if need be.
-            on_progress: is told the newest progress, at most every 50 ms.
+            on_progress: is told the newest progress, every 50 ms on average at most.
             on_log: is given the runner's lines of the log.
 
         Raises:

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 Handle = Callable[[Envelope], Awaitable[None]]
 
 _OBSTACLES = (StorageFullError, DatabaseUnavailableError, BlobError, ModelError)
-# An agent reports progress every 50 ms: between two reports the queue counts as empty.
+# An agent reports progress every 50 ms or so: between two reports the queue counts as empty.
 _IDLE_AFTER_S = 0.01
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 10.0
