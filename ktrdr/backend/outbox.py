@@ -11,6 +11,7 @@ from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
 from ktrdr.events import EVENT_TYPES, FailureCause, OperationEvent, TrainingRequested
 
+_MARK_WITHIN_S = 0.02
 _TYPES = {kind.type_name(): kind for kind in EVENT_TYPES if issubclass(kind, OperationEvent)}
 
 
@@ -93,7 +94,8 @@ class Outbox:
                 return dispatching.dispatched(work, outgoing.operation_id, outgoing.event.attempt)
             return None
 
-        return await self._transactions.change(action)
+        # Who hears of it too late publishes it again, under the same id: that is no reason for a commit.
+        return await self._transactions.change(action, within_s=_MARK_WITHIN_S)
 
     async def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
         """Note that it did not get through; in the operation's history too, unless that says so already."""

@@ -112,7 +112,7 @@ class Backend:
             store, clock=clock, offload=offload, silent_after_s=_SILENT_AFTER * settings.lease_s
         )
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
-        self._transactions = Transactions(store, self.instance, offload=offload)
+        self._transactions = Transactions(store, self.instance, clock=clock, offload=offload)
         self._relay = OutboxRelay(
             Outbox(store, self.instance, retries, self._transactions),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
+from ktrdr.clock import Clock
 
 T = TypeVar("T")
 
@@ -24,31 +25,54 @@ class Transactions:
     Args:
         store: what is changed.
         instance: the backend on whose bus the actions may answer.
+        clock: for what can wait.
         offload: where a transaction is made.
     """
 
-    def __init__(self, store: OperationStore, instance: str, *, offload: Offload) -> None:
+    def __init__(self, store: OperationStore, instance: str, *, clock: Clock, offload: Offload) -> None:
         self._store = store
         self._instance = instance
+        self._clock = clock
         self._offload = offload
         self._waiting: deque[tuple[Callable[[Work], Any], asyncio.Future[Any]]] = deque()
         self._running: asyncio.Task[None] | None = None
+        self._timer: asyncio.Task[None] | None = None
 
-    async def change(self, action: Callable[[Work], T]) -> T:
-        """Return what the action returns, once it is committed; raises, and repeats it, as the store does."""
+    async def change(self, action: Callable[[Work], T], *, within_s: float = 0.0) -> T:
+        """Return what the action returns, once it is committed; raises, and repeats it, as the store does.
+
+        Args:
+            action: reads and writes.
+            within_s: so long it may wait for another to share its transaction with.
+        """
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((action, outcome))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run(), name=f"transactions-{self._instance}")
+        if within_s == 0:
+            self._begin()
+        elif self._timer is None and self._running is None:
+            self._timer = asyncio.create_task(self._begin_later(within_s))
         return await outcome
 
     def abandon(self) -> None:
         """Begin no more transactions; who waits for one is cancelled."""
-        if self._running is not None:
-            self._running.cancel()
-            self._running = None
+        for task in (self._running, self._timer):
+            if task is not None:
+                task.cancel()
+        self._running = self._timer = None
         while self._waiting:
             self._waiting.popleft()[1].cancel()
+
+    async def _begin_later(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._timer = None
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running is None and self._waiting:
+            self._running = asyncio.create_task(self._run(), name=f"transactions-{self._instance}")
 
     async def _run(self) -> None:
         try:

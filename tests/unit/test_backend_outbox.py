@@ -19,6 +19,7 @@ from ktrdr.backend.work import Work
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
+from ktrdr.clock import SystemClock
 from ktrdr.errors import BusUnavailableError, OversizedError, PublishTimeoutError
 from ktrdr.events.message import Message
 from ktrdr.ids import RandomIds
@@ -145,7 +146,7 @@ async def test_what_is_sent_while_the_outbox_is_being_read_is_not_sent_again(wor
     run = await world.running()
     bus = Obstructed(MemoryBus(world.broker))
     bus.hold = asyncio.Event()
-    transactions = Transactions(world.store, "elsewhere", offload=inline)
+    transactions = Transactions(world.store, "elsewhere", clock=SystemClock(), offload=inline)
     relay = OutboxRelay(
         Outbox(world.store, "elsewhere", RetryPolicy(1.0), transactions),
         EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
@@ -183,10 +184,9 @@ async def test_what_this_process_commits_goes_out_in_order_though_the_outbox_can
 
     run = await world.running()
     bus = Obstructed(MemoryBus(world.broker))
+    transactions = Transactions(world.store, "elsewhere", clock=SystemClock(), offload=inline)
     relay = OutboxRelay(
-        Outbox(
-            world.store, "elsewhere", RetryPolicy(1.0), Transactions(world.store, "elsewhere", offload=inline)
-        ),
+        Outbox(world.store, "elsewhere", RetryPolicy(1.0), transactions),
         EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
         clock=world.clock,
         offload=once,

@@ -19,6 +19,7 @@ from ktrdr.backend.tables import inbox
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
 from ktrdr.errors import DatabaseUnavailableError, StoreError
+from tests.contract.virtual_clock import VirtualClock
 from tests.unit.backend_cases import eventually
 
 
@@ -49,7 +50,8 @@ class World:
         ensure_schema(self.database)
         self.database.begun = 0
         self.store = OperationStore(self.database, Instances(directory / "instances"))
-        self.transactions = Transactions(self.store, "here", offload=asyncio.to_thread)
+        self.clock = VirtualClock()
+        self.transactions = Transactions(self.store, "here", clock=self.clock, offload=asyncio.to_thread)
 
     def change(self, action: Callable[[Work], Any]) -> asyncio.Task[Any]:
         """Begin a change, which is in the order of the calls."""
@@ -149,6 +151,22 @@ async def test_who_does_not_wait_any_more_changes_nothing_and_holds_up_nobody(wo
     assert world.noted() == ["b", "first"]
 
 
+async def test_what_can_wait_shares_the_transaction_of_what_cannot(world: World) -> None:
+    patient = asyncio.create_task(world.transactions.change(_note("patient"), within_s=0.02))
+    await asyncio.sleep(0)
+    assert await world.transactions.change(_note("hurried")) == "hurried"
+    assert await patient == "patient"
+    assert world.database.begun == 1
+
+
+async def test_what_can_wait_does_not_wait_for_ever(world: World) -> None:
+    patient = asyncio.create_task(world.transactions.change(_note("patient"), within_s=0.02))
+    await world.clock.advance(0.01)
+    assert world.database.begun == 0
+    await world.clock.advance(0.01)
+    assert await patient == "patient"
+
+
 async def test_what_is_abandoned_is_not_begun(world: World) -> None:
     tasks = [world.change(_note(name)) for name in ("a", "b")]
     await asyncio.sleep(0)  # both are waiting, and nothing has begun
@@ -163,7 +181,7 @@ async def test_an_error_outside_of_any_change_reaches_everybody_who_waits(tmp_pa
         raise StoreError("There are no threads.")
 
     world = World(tmp_path)
-    world.transactions = Transactions(world.store, "here", offload=away)
+    world.transactions = Transactions(world.store, "here", clock=VirtualClock(), offload=away)
     tasks = [world.change(_note(name)) for name in ("a", "b")]
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [str(result) for result in results] == ["There are no threads."] * 2
