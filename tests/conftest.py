@@ -29,6 +29,10 @@ settings.register_profile("exploring", **UNHURRIED)
 settings.load_profile("exploring" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
 
 
+# The many processes that tests start read compiled modules, which saves each some 0.5 s of a core.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.fixture(autouse=True)
 def default_logging() -> Iterator[None]:
     """Whatever a test, or the command that it runs, sets up for logging ends with it."""

@@ -13,7 +13,8 @@ from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
 from tests.e2e.waiting import eventually
 
-pytestmark = pytest.mark.broker
+# All in one worker, so that the node of this module is started once.
+pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("configuration")]
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = {

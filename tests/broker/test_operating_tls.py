@@ -15,7 +15,8 @@ from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
 from tests.broker.ports import free_ports
 
-pytestmark = pytest.mark.broker
+# All in one worker, so that the node of this module is started once.
+pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("tls")]
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "make-certificates"

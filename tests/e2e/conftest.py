@@ -1,5 +1,7 @@
 """Fixtures of the tests that use ktrdr as people do."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +30,18 @@ def undisturbed_briefly(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _weights_of(number: int, tmp_path_factory: pytest.TempPathFactory) -> str:
-    with Installation(tmp_path_factory.mktemp("undisturbed")) as quiet:
-        quiet.train(*epochs(number)).succeed()
-        quiet.check_at_rest(models=1)
-        return quiet.sha256(*quiet.versions())
+    # Under xdist the directory above is that of the whole run: the first worker trains, and the others read.
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    with (directory / f"undisturbed-{number}").open("a+") as known:
+        fcntl.flock(known, fcntl.LOCK_EX)
+        known.seek(0)
+        if sha256 := known.read():
+            return sha256
+        with Installation(tmp_path_factory.mktemp("undisturbed")) as quiet:
+            quiet.train(*epochs(number)).succeed()
+            quiet.check_at_rest(models=1)
+            known.write(quiet.sha256(*quiet.versions()))
+        known.seek(0)
+        return known.read()

@@ -161,10 +161,10 @@ def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Depl
     operation = deployment.submit(*epochs(2), "--lane", "gpu")
     assert "ktrdr serve" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"]
     deployment.serve()
+    store = deployment.open_store()
     eventually(
-        lambda: "gpu" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"],
-        within_s=60,
-        otherwise=deployment.describe,
+        lambda: "gpu" in store.why_waiting(store.get(operation)), within_s=60, otherwise=deployment.describe
     )
+    assert "gpu" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"]
     deployment.run("ops", "cancel", operation).succeed()
     deployment.wait_for_all()

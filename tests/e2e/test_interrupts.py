@@ -34,8 +34,11 @@ def interrupt(installation: Installation, command: Command, number: int, *, grou
     return status
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["alone", "with its whole process group"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "group"),
+    [*((moment, True) for moment in MOMENTS), ("it trains", False)],
+    ids=[*(f"{moment}-with its whole process group" for moment in MOMENTS), "it trains-alone"],
+)
 def test_ctrl_c_cancels_while(moment: str, group: bool, installation: Installation) -> None:
     train = installation.train(*epochs(2000))
     MOMENTS[moment](installation, train)
@@ -61,7 +64,9 @@ def test_a_wish_to_end_cancels_as_ctrl_c_does(number: int, installation: Install
 def test_ctrl_c_before_anything_has_begun_leaves_nothing(installation: Installation) -> None:
     train = installation.train()
     train.until(lambda: train.has_loaded("pydantic"), "it loaded its libraries")
-    assert interrupt(installation, train, signal.SIGINT, group=True) == 130
+    # Interrupted in the exec() of a string, as in making a dataclass, Python ends by the signal whoever
+    # catches it. For a shell both are 130.
+    assert interrupt(installation, train, signal.SIGINT, group=True) in (130, -signal.SIGINT)
     installation.check_at_rest(models=0)
     assert not installation.home.exists()
 

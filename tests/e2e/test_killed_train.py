@@ -67,7 +67,6 @@ def test_the_same_command_goes_on_with_a_training_that_was_killed_while(
     for operation in interrupted:
         assert f"Resuming the interrupted {operation.operation_id}" in again.stderr
         assert installation.operation().operation_id == operation.operation_id
-    assert installation.run("models", "verify").succeed().stdout == "✓ eurusd_momentum/EURUSD_1h_v1\n"
 
 
 def test_a_training_that_dies_before_each_of_its_durable_steps_in_turn_ends_in_one_model(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-_POLL_S = 0.002
+_POLL_S = 0.01
 
 
 def eventually(

@@ -80,8 +80,8 @@ async def test_hundreds_of_jobs_leave_nothing_behind(
         around.backend.presence.clear()
         return Usage.now()
 
-    before = await run(100)
-    after = await run(500)
+    before = await run(50)
+    after = await run(200)
     assert after.files <= before.files
     assert after.threads <= before.threads + 2  # of the pool that writes files, which grows to its limit
     assert after.tasks <= before.tasks + SLOTS

@@ -82,7 +82,7 @@ async def test_a_training_ends_by_itself_at_whatever_moment_it_is_cancelled(
     rng = random.Random(1)
     # Nobody is killed in the time of a test, and none of the trainings reaches its end.
     async with training_agent(around, directory, cancel_grace_s=3600.0):
-        for number in range(1, 21):
+        for number in range(1, 13):
             request = await ask(around, sample)
             await around.backend.event(TrainingAccepted, number)
             # From before the first step to the middle of an epoch.
