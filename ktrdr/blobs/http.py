@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from ktrdr.blobs.http_answers import LostConnectionError, OccupiedError, http_errors, is_absent, raise_for
 from ktrdr.blobs.http_upload import Content, upload
 from ktrdr.blobs.patience import Patience
-from ktrdr.blobs.store import blob_uri, checked_sha256, referred_sha256
-from ktrdr.blobs.verified import check_limit, check_size, disk_errors, is_intact, receive, verified
+from ktrdr.blobs.reading import ChunkedReads
+from ktrdr.blobs.store import blob_uri, checked_sha256
+from ktrdr.blobs.verified import check_size, disk_errors
 from ktrdr.errors import BlobUnavailableError
 from ktrdr.events.references import BlobRef, Codec
 
@@ -23,7 +24,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", re
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=60.0)
 
 
-class HttpBlobStore:
+class HttpBlobStore(ChunkedReads):
     """A `BlobStore` that sends to the backend's endpoint, and goes on where a lost connection left off.
 
     A call tries again, with pauses, as long as it gets anywhere now and then. Several threads may use it.
@@ -58,26 +59,6 @@ class HttpBlobStore:
                 ref = _reference(sha256, file.tell(), codec)
             self._send(ref, lambda: path.open("rb"))
         return ref
-
-    def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
-        """Return the content; see `BlobStore.get`."""
-        data = io.BytesIO()
-        for chunk in self.stream(ref, limit_bytes):
-            data.write(chunk)
-        return data.getvalue()
-
-    def stream(self, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
-        """Return the content in pieces; see `BlobStore.stream`."""
-        referred_sha256(ref)
-        check_limit(ref, limit_bytes)
-        return verified(self._chunks(ref), ref)
-
-    def fetch(self, ref: BlobRef, destination: Path) -> Path:
-        """Write the content to a file; see `BlobStore.fetch`."""
-        referred_sha256(ref)
-        if is_intact(destination, ref):
-            return destination
-        return receive(self._chunks(ref), ref, destination)
 
     def exists(self, sha256: str) -> bool:
         """Return whether there is that blob; see `BlobStore.exists`."""

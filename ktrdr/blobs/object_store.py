@@ -1,7 +1,6 @@
 """A blob store in a bucket: S3 and what is compatible with it, Google Cloud Storage, Azure."""
 
 import hashlib
-import io
 import re
 import threading
 from collections.abc import Iterator
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256, referred_sha256
+from ktrdr.blobs.reading import ChunkedReads
+from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256
 from ktrdr.blobs.verified import (
     CHUNK_BYTES,
-    check_limit,
     check_size,
     disk_errors,
-    is_intact,
     read_chunks,
-    receive,
     verified,
 )
 from ktrdr.errors import BlobMissingError, BlobUnavailableError
@@ -36,7 +33,7 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
 _DENIED = re.compile(r"status code: 40[13]\b|[Cc]redential")
 
 
-class ObjectBlobStore:
+class ObjectBlobStore(ChunkedReads):
     """A `BlobInventory` of objects named by hash: ``ab/cdef…``.
 
     Content that is there already is sent again: S3 refuses to copy an object onto itself, so nothing else
@@ -77,26 +74,6 @@ class ObjectBlobStore:
         with self._errors(f"Blob {ref.sha256} cannot be stored"):
             self._put(ref, b"".join(content()) if ref.size <= _PART_BYTES else content())
         return ref
-
-    def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
-        """Return the content; see `BlobStore.get`."""
-        data = io.BytesIO()
-        for chunk in self.stream(ref, limit_bytes):
-            data.write(chunk)
-        return data.getvalue()
-
-    def stream(self, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
-        """Return the content in pieces; see `BlobStore.stream`."""
-        referred_sha256(ref)
-        check_limit(ref, limit_bytes)
-        return verified(self._chunks(ref), ref)
-
-    def fetch(self, ref: BlobRef, destination: Path) -> Path:
-        """Write the content to a file; see `BlobStore.fetch`."""
-        referred_sha256(ref)
-        if is_intact(destination, ref):
-            return destination
-        return receive(self._chunks(ref), ref, destination)
 
     def exists(self, sha256: str) -> bool:
         """Return whether there is that blob; see `BlobStore.exists`."""
