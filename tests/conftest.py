@@ -24,7 +24,7 @@ __all__ = [
 # The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.
 # None is too slow for a busy machine: what an example may cost is no matter of a test.
 UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("repeatable", derandomize=True, **UNHURRIED)
+settings.register_profile("repeatable", derandomize=True, max_examples=50, **UNHURRIED)
 settings.register_profile("exploring", **UNHURRIED)
 settings.load_profile("exploring" if os.environ.get("KTRDR_TEST_RANDOM") else "repeatable")
 

@@ -1,7 +1,7 @@
 """Random worlds: agents that lie dead, repeat themselves, overtake each other; backends that are killed.
 
-A failing seed is a one-line repro: ``pytest tests/unit/test_backend_random.py -k '[17]'``. More of them:
-``KTRDR_TEST_SEEDS=1000``.
+A failing seed is a one-line repro: ``pytest tests/unit/test_backend_random.py -k '[7]'``, from the tenth on
+with ``KTRDR_CHAOS=1``, as in ``make chaos``. More of them: ``KTRDR_TEST_SEEDS=1000``.
 """
 
 import os
@@ -24,7 +24,11 @@ from ktrdr.models.directory import ModelDirectory
 from tests.contract.virtual_clock import VirtualClock
 from tests.unit.backend_cases import Line, Run, World, wish
 
-SEEDS = range(int(os.environ.get("KTRDR_TEST_SEEDS", "40")))
+SEEDS = (
+    range(int(os.environ["KTRDR_TEST_SEEDS"]))
+    if "KTRDR_TEST_SEEDS" in os.environ
+    else [*range(10), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(10, 40))]
+)
 STEPS = 60
 CAUSES = [FailureCause.RUNNER_CRASHED, FailureCause.AGENT_RESTARTED, FailureCause.OUT_OF_MEMORY]
 
