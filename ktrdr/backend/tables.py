@@ -221,3 +221,31 @@ instances = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("stopped_at", UtcDateTime),
 )
+
+# Who may use the HTTP API. A token is kept as its hash only.
+access_tokens = Table(
+    "access_tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", _NAME, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("digest", _SHA256, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+# Every write by way of the HTTP API, and every change of the tokens.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("who", _NAME, nullable=False),
+    Column("action", _NAME, nullable=False),
+    # What was written to: an operation, a blob, a token.
+    Column("subject", Text, nullable=False),
+    # Of the HTTP answer; none for what came over no HTTP.
+    Column("status", Integer),
+    Column("outcome", Text, nullable=False),
+)

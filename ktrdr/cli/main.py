@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ktrdr.cli import agent, agents, broker, dead, doctor, models, ops, serve, strategies, train, work
+from ktrdr.cli import agent, agents, broker, dead, doctor, models, ops, serve, strategies, tokens, train, work
 
 app = typer.Typer(
     name="ktrdr",
@@ -24,6 +24,7 @@ app.command("agent")(agent.agent)
 app.command("agents")(agents.agents)
 app.add_typer(broker.app, name="broker")
 app.add_typer(dead.app, name="dead")
+app.add_typer(tokens.app, name="tokens")
 app.command("doctor")(doctor.doctor)
 
 

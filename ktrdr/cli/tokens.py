@@ -1,0 +1,130 @@
+"""`ktrdr tokens`: who may use the HTTP API."""
+
+import getpass
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ktrdr.cli.output import JsonOption, ago, err, out, print_json, reporting_errors, table
+from ktrdr.cli.settings import settings_for
+
+if TYPE_CHECKING:
+    from ktrdr.backend.tokens import AccessToken
+
+app = typer.Typer(help="Tokens: who may use the HTTP API of `ktrdr serve`.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whom or what it is for, as in `grafana`.")],
+    role: Annotated[
+        str, typer.Option("--role", "-r", help="viewer reads, operator also trains, admin also configures.")
+    ] = "viewer",
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="It lets nobody in after that.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it, this once: only its hash is kept."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.backend.tokens import AccessTokens, Role
+        from ktrdr.errors import SettingsError
+
+        if role not in list(Role):
+            raise SettingsError(f"'{role}' is not a role.", fix=f"Choose one of: {', '.join(Role)}.")
+        if not name.strip() or len(name) > 100 or not name.isprintable():
+            raise SettingsError("A token needs a name of 1 to 100 characters.", fix="Say whom it is for.")
+        with OperationStore.open(settings) as store:
+            expires_at = store.now() + timedelta(days=days) if days is not None else None
+            made = AccessTokens(store).create(name, Role(role), expires_at=expires_at, by=_who())
+    if as_json:
+        print_json({**_as_json(made.record), "token": made.secret})
+        return
+    out.print(made.secret, markup=False, soft_wrap=True)
+    err.print(f"{role} '{name}', id {made.record.token_id}. It is not shown again; show it to the API as")
+    err.print("  Authorization: Bearer TOKEN", style="dim")
+
+
+@app.command("list")
+def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the tokens: not what they are, but whose, and whether they let anybody in."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.backend.tokens import AccessTokens
+
+        records: list[AccessToken] = []
+        if OperationStore.exists(settings):
+            with OperationStore.open(settings) as store:
+                records = AccessTokens(store).list()
+    if as_json:
+        print_json([_as_json(record) for record in records])
+        return
+    if not records:
+        err.print("No tokens. Make one: ktrdr tokens create NAME --role operator")
+        return
+    now = datetime.now(UTC)
+    listing = table("id", "name", "role", "state", ">age")
+    for record in records:
+        style = "green" if record.is_valid(now) else "dim"
+        listing.add_row(
+            record.token_id,
+            Text(record.name),
+            record.role.value,
+            Text(_state(record, now), style=style),
+            ago(record.created_at, now),
+        )
+    out.print(listing)
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="Its id, or its name if no other has it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """End a token: the next request that shows it is refused."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.backend.tokens import AccessTokens
+
+        with OperationStore.open(settings, create=False) as store:
+            before = AccessTokens(store).revoke(token, by=_who())
+    if as_json:
+        print_json({"id": before.token_id, "name": before.name, "revoked": before.revoked_at is None})
+    elif before.revoked_at is not None:
+        err.print(f"'{before.name}' ({before.token_id}) was revoked already.", markup=False)
+    else:
+        err.print(f"'{before.name}' ({before.token_id}) lets nobody in any more.", markup=False)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no user of that number
+        user = "?"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _state(record: "AccessToken", now: datetime) -> str:
+    if record.revoked_at is not None:
+        return "revoked"
+    if record.expires_at is None:
+        return "valid"
+    return f"{'valid until' if record.is_valid(now) else 'expired'} {record.expires_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _as_json(record: "AccessToken") -> dict[str, object]:
+    return {
+        "id": record.token_id,
+        "name": record.name,
+        "role": record.role.value,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+    }
