@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.measure import Result, timed
 from benchmarks.sample import STRATEGY, job, prepared
-from ktrdr.app.embedded import TrainingWish, embedded, submission_of
+from ktrdr.app.embedded import embedded, submission_of
 from ktrdr.backend.states import State
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
 from ktrdr.training.cancellation import ManualCancellation

@@ -11,12 +11,13 @@ from pydantic import JsonValue, SecretStr
 from benchmarks.broker import Processes, broker_url
 from benchmarks.raw_amqp import delete
 from benchmarks.sample import ROOT, STRATEGY
-from ktrdr.app.embedded import TrainingWish, submission_of
+from ktrdr.app.embedded import submission_of
 from ktrdr.backend.preparation import PreparedTraining, prepare_training
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.blobs.opening import open_blob_store
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.rabbitmq_arguments import WireNames

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ktrdr.app.embedded import TrainingListener, TrainingWish, train_embedded
+from ktrdr.app.embedded import TrainingListener, train_embedded
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.errors import OperationCancelledError, OperationFailedError
 from ktrdr.events import TrainingProgress
 from ktrdr.settings import Settings, load_settings

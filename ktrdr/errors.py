@@ -36,9 +36,11 @@
     │   ├── OperationNotFoundError
     │   ├── OperationFailedError
     │   ├── OperationCancelledError
+    │   ├── IdempotencyError
     │   └── DatabaseUnavailableError
     ├── AgentError
     │   └── RunnerCrashedError
+    ├── NowhereToTrainError      nothing that is there can train this
     ├── StorageFullError         a disk is full
     └── SettingsError            a setting is wrong
 """
@@ -254,6 +256,10 @@ class OperationCancelledError(StoreError):
     """The operation was cancelled."""
 
 
+class IdempotencyError(StoreError):
+    """Another request was submitted under that idempotency key."""
+
+
 class DatabaseUnavailableError(StoreError):
     """The operations database cannot be reached."""
 
@@ -266,6 +272,12 @@ class AgentError(KtrdrError):
 
 class RunnerCrashedError(AgentError):
     """The runner process ended without a result."""
+
+    retryable = True
+
+
+class NowhereToTrainError(KtrdrError):
+    """Nothing that is there can train this."""
 
     retryable = True
 

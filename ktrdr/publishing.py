@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Self
 from pydantic import JsonValue
 
 from ktrdr.api import ModelVersion, version_of
-from ktrdr.app.embedded import TrainingWish
 from ktrdr.app.submitting import submit_to_hosts
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.watching import POLL_S, Feed
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.clock import SystemClock
 from ktrdr.settings import Settings, load_settings
 

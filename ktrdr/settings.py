@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     )
     slots: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Trainings at a time.")
 
+    default_mode: Literal["auto", "local", "host"] | None = Field(
+        default=None,
+        description="Where to train what names no mode, until `ktrdr config set` says otherwise; default: "
+        "host if a broker is named, else local.",
+    )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="Attempts per operation.")
     retry_backoff_s: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="Pause before the second attempt; it doubles with each further one."

@@ -3,11 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from pydantic import JsonValue
 
 from host_agent.agent import HostAgent
 from host_agent.directory import claim_directory
@@ -16,6 +13,7 @@ from ktrdr.backend.preparation import PreparedTraining, prepare_training
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
@@ -25,7 +23,6 @@ from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
 
 if TYPE_CHECKING:
-    from ktrdr.market.time_range import Moment
     from ktrdr.models.report.context import ReportContext
 
 
@@ -92,23 +89,6 @@ def render_report(files: Mapping[str, bytes], context: "ReportContext") -> bytes
     from ktrdr.models import report
 
     return report.render_report(files, context)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingWish:
-    """What a user asks to be trained."""
-
-    strategy: str | Path
-    """A file, or a name in the strategies directory."""
-    start: "Moment" = None
-    end: "Moment" = None
-    overrides: Mapping[str, JsonValue] = field(default_factory=dict)
-    seed: int | None = None
-    """None: a random one, which is recorded."""
-    lane: str = "any"
-    """Only host agents that serve it take the request."""
-    require_gpu: bool = False
-    """Only host agents with a GPU take the request."""
 
 
 @dataclass(slots=True)

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from ktrdr.app.embedded import TrainingListener, TrainingWish, prepare, submission_of
+from ktrdr.app.embedded import TrainingListener, prepare, submission_of
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.watching import Feed
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.blobs.opening import open_blob_store
 from ktrdr.clock import SystemClock
 from ktrdr.errors import OperationCancelledError

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from ktrdr.backend.cancelling import end_cancelled_without_run
-from ktrdr.backend.records import HistoryKind, OperationRecord, SubmitTraining
+from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, SubmitTraining
+from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.tables import operations, outbox
 from ktrdr.backend.work import Work
+from ktrdr.errors import IdempotencyError
 from ktrdr.events import TrainingRequested
+from ktrdr.training.execution_mode_selector import Place
 
+LOCAL_LANE = "any"
+"""What an agent serves that is in a process of the backend."""
 _UNFINISHED = [state for state in State if not state.terminal]
 
 
@@ -31,11 +36,41 @@ def submit(
         created_at=work.now,
         updated_at=work.now,
         owner=instance,
+        mode=wish.decision.mode if wish.decision is not None else None,
+        place=wish.decision.where if wish.decision is not None else None,
+        place_reason=wish.decision.reason if wish.decision is not None else None,
     )
-    work.add(operation, request, submitted_by=instance, fingerprint=wish.fingerprint)
+    work.add(
+        operation,
+        request,
+        submitted_by=instance,
+        fingerprint=wish.fingerprint,
+        idempotency=wish.idempotency,
+    )
     work.note(operation, HistoryKind.SUBMITTED, request.summary())
+    if wish.decision is not None:
+        kind = HistoryKind.FELL_BACK if wish.decision.is_fallback else HistoryKind.DECIDED
+        work.note(operation, kind, f"{wish.decision.where}: {wish.decision.reason}")
     work.send(request, owner=instance)
     return operation
+
+
+def submitted_as(connection: Connection, idempotency: Idempotency) -> OperationRecord | None:
+    """Return the operation that was submitted under that key.
+
+    Raises:
+        IdempotencyError: what was asked for under it is something else.
+    """
+    query = select_operations().where(operations.c.idempotency_key == idempotency.key)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.wish_sha256 != idempotency.wish_sha256:
+        raise IdempotencyError(
+            f"The idempotency key '{idempotency.key}' is that of {row.id}, which was another request.",
+            fix="Use a new key for a new request.",
+        )
+    return operation_record(row)
 
 
 def resume(
@@ -75,6 +110,8 @@ def dispatch(work: Work, operation: OperationRecord, *, delay_s: float = 0.0) ->
             "attempt": operation.attempt,
             "requested_at": work.now,
             "resume_from": work.checkpoint(operation.operation_id),
+            # An agent beside the backend serves no other.
+            **({"lane": LOCAL_LANE} if operation.place is Place.LOCAL else {}),
         }
     )
     work.send(request, owner=operation.owner, delay_s=delay_s)

@@ -82,6 +82,11 @@ class Listening:
         """Whether every queue is empty and nothing is in hand."""
         return all(subscription.idle for subscription in self.subscriptions)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether any queue is being read."""
+        return any(subscription.listening for subscription in self.subscriptions)
+
     def last_idle(self) -> float:
         """Return when everything was last read and done, in monotonic seconds; now, if it is."""
         return min(subscription.last_idle() for subscription in self.subscriptions)
@@ -94,7 +99,7 @@ class Listening:
 
     async def why_cut_off(self) -> str | None:
         """Return why nobody can be heard, or None: who cannot speak must not be taken for silent."""
-        if not any(subscription.listening for subscription in self.subscriptions):
+        if not self.is_listening:
             return "no queue is being read"
         # A broker that is short of memory or disk blocks whoever publishes, and tells only them: its queues
         # look empty from the other end. It still takes the first message of each connection, so that one

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from ktrdr.backend.wishes import StrategyText
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import Problem
 from ktrdr.events import DatasetRef, StrategyDocument
@@ -46,7 +47,7 @@ class PreparedTraining:
 
 
 def prepare_training(
-    strategy: str | Path,
+    strategy: str | Path | StrategyText,
     *,
     strategies_dir: Path,
     data_dir: Path,
@@ -58,7 +59,7 @@ def prepare_training(
     """Check a strategy and snapshot exactly the bars that it needs into the blob store.
 
     Args:
-        strategy: a file, or a name in ``strategies_dir``.
+        strategy: a file, a name in ``strategies_dir``, or the text itself.
         strategies_dir: where strategies are looked up by name.
         data_dir: has bars as ``SYMBOL_TIMEFRAME.csv`` or ``.parquet``.
         blobs: where the snapshots go.
@@ -75,9 +76,12 @@ def prepare_training(
     from ktrdr.market.snapshot import write_snapshot
     from ktrdr.strategy import StrategyDirectory, parse_strategy, read_strategy
 
-    path = StrategyDirectory(strategies_dir).find(strategy)
-    text = read_strategy(path)
-    parsed = parse_strategy(text, source=str(path), overrides=overrides or {})
+    if isinstance(strategy, StrategyText):
+        text, source = strategy.yaml, strategy.source
+    else:
+        path = StrategyDirectory(strategies_dir).find(strategy)
+        text, source = read_strategy(path), str(path)
+    parsed = parse_strategy(text, source=source, overrides=overrides or {})
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
     datasets, reports = [], []
@@ -95,5 +99,5 @@ def prepare_training(
         datasets=tuple(datasets),
         reports=tuple(reports),
         warnings=parsed.warnings,
-        source=str(path),
+        source=source,
     )

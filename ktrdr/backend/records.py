@@ -17,6 +17,7 @@ from ktrdr.events import (
     StrategyDocument,
     TrainingProgress,
 )
+from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,20 @@ class SubmitTraining:
     """Default: as the settings say."""
     fingerprint: str | None = None
     """If given, an operation of the same fingerprint that was interrupted is resumed, not submitted anew."""
+    decision: Decision | None = None
+    """Where it is to run, and why; None: with whom it is submitted to, and nowhere else."""
+    idempotency: "Idempotency | None" = None
+    """If given, an operation that was submitted under the same key is returned, not another made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """What tells that a request is the same as one before."""
+
+    key: str
+    """As the client calls it."""
+    wish_sha256: str
+    """Of what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,12 @@ class OperationRecord:
     agent_id: str | None = None
     device: str | None = None
     lease_s: float | None = None
+    mode: Mode | None = None
+    """Asked for, or the default; None if nothing was decided."""
+    place: Place | None = None
+    """Where it runs, or ran last."""
+    place_reason: str | None = None
+    """Why there, in words."""
     cause: FailureCause | None = None
     """Why it failed; only in the state ``failed``."""
     message: str | None = None
@@ -80,6 +101,10 @@ class HistoryKind(StrEnum):
     """What happened to an operation."""
 
     SUBMITTED = "submitted"
+    DECIDED = "decided"
+    """Where it runs, and why."""
+    FELL_BACK = "fell_back"
+    """It was to run on a host, and runs here."""
     RESUMED = "resumed"
     """A client asked again for what another process had left unfinished."""
     TAKEN_OVER = "taken_over"
@@ -215,3 +240,5 @@ class Submission:
     operation: OperationRecord
     resumed: bool
     """Whether it is an earlier, interrupted operation that goes on."""
+    repeated: bool = False
+    """Whether it was submitted before, under the same idempotency key."""

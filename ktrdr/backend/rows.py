@@ -11,6 +11,7 @@ from ktrdr.backend.records import HistoryEntry, HistoryKind, ModelRecord, Operat
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import models, operation_history, operation_progress, operations
 from ktrdr.events import FailureCause, FileDigest, ModelManifest, TrainingProgress
+from ktrdr.training.execution_mode_selector import Mode, Place
 
 # A request holds a whole strategy file, which nobody lists.
 _RECORDED = tuple(column for column in operations.c if column.name not in ("request", "checkpoint"))
@@ -53,6 +54,9 @@ def operation_record(row: Row[Any]) -> OperationRecord:
         agent_id=row.agent_id,
         device=row.device,
         lease_s=row.lease_s,
+        mode=Mode(row.mode) if row.mode else None,
+        place=Place(row.place) if row.place else None,
+        place_reason=row.place_reason,
         cause=FailureCause(row.cause) if row.cause else None,
         message=row.cancel_reason if row.message is None else row.message,
         progress=TrainingProgress.model_validate_json(progress) if progress else None,

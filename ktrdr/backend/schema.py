@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from ktrdr.backend.database import Database
 from ktrdr.errors import StoreError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations/versions`."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

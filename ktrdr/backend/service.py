@@ -261,6 +261,7 @@ class Backend:
         Raises:
             ModelError: strategy, symbol or timeframe cannot be part of a path.
             CodecError: the request is too large to be sent.
+            IdempotencyError: another request has its idempotency key.
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
@@ -303,6 +304,11 @@ class Backend:
                 if record.state.terminal:
                     return record
         raise AssertionError("a watch ends with the end of its operation")
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the bus is there, as far as is known without asking it."""
+        return self._listening.is_listening
 
     async def next_unfinished(self) -> str | None:
         """Return the oldest operation that this backend carries and that has not ended."""

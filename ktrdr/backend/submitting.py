@@ -51,6 +51,7 @@ class Submitter:
         Raises:
             ModelError: strategy, symbol or timeframe cannot be part of a path.
             CodecError: the request is too large to be sent.
+            IdempotencyError: another request has its idempotency key.
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
@@ -77,6 +78,10 @@ class Submitter:
         is_gone = self._store.instances.is_gone
 
         def action(work: Work) -> Submission:
+            if wish.idempotency is not None:
+                known = dispatching.submitted_as(work.connection, wish.idempotency)
+                if known is not None:
+                    return Submission(known, resumed=False, repeated=True)
             if wish.fingerprint is not None and owner != BROKER_INSTANCE:
                 unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, owner, is_gone)
                 if unfinished is not None:

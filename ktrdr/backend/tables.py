@@ -83,6 +83,14 @@ operations = Table(
     Column("agent_id", _NAME),
     Column("device", Text),
     Column("lease_s", Float),
+    # What was asked for, or the default; none where nothing was decided: then it stays with its owner.
+    Column("mode", String(16)),
+    # Where it runs, and why.
+    Column("place", String(16)),
+    Column("place_reason", Text),
+    # What a client calls the request, so that asking twice makes one operation; and what it asked for.
+    Column("idempotency_key", String(255)),
+    Column("wish_sha256", _SHA256),
     # The BlobRef of the newest checkpoint of any attempt, as JSON.
     Column("checkpoint", Text),
     Column("cause", String(32)),
@@ -95,6 +103,7 @@ operations = Table(
     Index(None, "created_at", "id"),
     Index(None, "state"),
     Index(None, "fingerprint"),
+    Index(None, "idempotency_key", unique=True),
 )
 
 attempts = Table(
@@ -220,6 +229,14 @@ instances = Table(
     Column("program_version", String(32), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("stopped_at", UtcDateTime),
+)
+
+configuration = Table(
+    "configuration",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
 )
 
 # Who may use the HTTP API. A token is kept as its hash only.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, CursorResult
 
 from ktrdr.backend import statements
-from ktrdr.backend.records import HistoryKind, OperationRecord, OutgoingEvent
+from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import Trigger, apply
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
@@ -71,6 +71,7 @@ class Work:
         *,
         submitted_by: str,
         fingerprint: str | None,
+        idempotency: Idempotency | None,
     ) -> None:
         """Record a new operation."""
         values = {
@@ -87,6 +88,11 @@ class Work:
             "request": request.model_dump_json(),
             "submitted_by": submitted_by,
             "owner": operation.owner,
+            "mode": operation.mode,
+            "place": operation.place,
+            "place_reason": operation.place_reason,
+            "idempotency_key": idempotency.key if idempotency is not None else None,
+            "wish_sha256": idempotency.wish_sha256 if idempotency is not None else None,
             "created_at": operation.created_at,
             "updated_at": operation.updated_at,
         }

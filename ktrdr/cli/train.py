@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from ktrdr.app.embedded import TrainingWish
     from ktrdr.backend.records import OperationRecord
+    from ktrdr.backend.wishes import TrainingWish
     from ktrdr.cli.training_view import TrainingView
     from ktrdr.settings import Settings
 
@@ -77,7 +77,7 @@ def train(
     """
     with reporting_errors(as_json=as_json):
         settings = settings_for(context, data_dir=data)
-        from ktrdr.app.embedded import TrainingWish
+        from ktrdr.backend.wishes import TrainingWish
 
         is_local = _is_local(mode, settings, needs_hosts=require_gpu or lane is not None)
         wish = TrainingWish(

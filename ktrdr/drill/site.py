@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ktrdr.app.embedded import TrainingWish, prepare, submission_of
+from ktrdr.app.embedded import prepare, submission_of
 from ktrdr.app.serving import Served, served
 from ktrdr.backend.records import HistoryEntry, ModelRecord, OperationRecord
 from ktrdr.backend.states import State
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.drill.agent_process import AgentProcess
 from ktrdr.drill.market import write_bars, write_strategy

@@ -1,0 +1,154 @@
+"""Accepting trainings: each is decided on, recorded, and handed to whoever carries it."""
+
+import asyncio
+import hashlib
+import json
+from dataclasses import astuple, replace
+from functools import partial
+
+import structlog
+
+from ktrdr.app.deciding import DEFAULT_MODE, default_mode, what_hosts_are, what_is_here
+from ktrdr.app.embedded import prepare, submission_of
+from ktrdr.backend.configuration import set_value
+from ktrdr.backend.dispatching import LOCAL_LANE, submitted_as
+from ktrdr.backend.records import Idempotency, OperationRecord
+from ktrdr.backend.service import Backend
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.wishes import Accepted, TrainingWish
+from ktrdr.blobs.store import BlobStore
+from ktrdr.ids import IdFactory
+from ktrdr.settings import Settings
+from ktrdr.training.execution_mode_selector import Decision, Mode, Place, Wanted, choose
+
+_log = structlog.get_logger()
+
+
+class Trainings:
+    """Accepts trainings for the agent in this process and for host agents.
+
+    Args:
+        settings: limits, and where strategies and bars are.
+        store: where operations are recorded.
+        blobs: where bars go, for agents to fetch them.
+        local: the backend of the agent in this process.
+        hosts: the backend of the host agents; None if no broker is named.
+        ids: for seeds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: OperationStore,
+        *,
+        blobs: BlobStore,
+        local: Backend,
+        hosts: Backend | None,
+        ids: IdFactory,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._blobs = blobs
+        self._local = local
+        self._hosts = hosts
+        self._ids = ids
+
+    async def submit(
+        self, wish: TrainingWish, *, mode: Mode | None, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Accept a training; when this returns, nothing loses it any more.
+
+        Delivery: who calls again under the same key gets the operation that the first call has made.
+
+        Args:
+            wish: what to train.
+            mode: where; None: as `default_mode` says.
+            idempotency_key: what the client calls this request, at most 255 characters; None: each call makes
+                an operation.
+
+        Raises:
+            StrategyError: the strategy is wrong.
+            DataError: its bars are missing or wrong.
+            NowhereToTrainError: it requires a GPU, and there is none where it may run.
+            IdempotencyError: another request has that key.
+            BlobError: the bars cannot be stored.
+            DatabaseUnavailableError: the database cannot be written; nothing was accepted.
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = Idempotency(idempotency_key, _sha256(wish, mode))
+            if (known := await asyncio.to_thread(self._submitted_as, idempotency)) is not None:
+                return _repeated(known)
+        decision = await asyncio.to_thread(self._decide, wish, mode)
+        prepared = await asyncio.to_thread(prepare, wish, self._settings, self._blobs)
+        is_local = decision.where is Place.LOCAL
+        carrier = self._local if is_local or self._hosts is None else self._hosts
+        submission = await carrier.submit(
+            replace(
+                submission_of(prepared, wish, self._ids),
+                lane=LOCAL_LANE if is_local else wish.lane,
+                # A client that asks twice wants two, unless it says otherwise by a key.
+                fingerprint=None,
+                decision=decision,
+                idempotency=idempotency,
+            )
+        )
+        if submission.repeated:
+            return _repeated(submission.operation)
+        log = _log.warning if decision.is_fallback else _log.info
+        log(
+            "accepted",
+            operation_id=submission.operation.operation_id,
+            mode=decision.mode.value,
+            where=decision.where.value,
+            reason=decision.reason,
+        )
+        return Accepted(submission.operation, decision, created=True)
+
+    async def default_mode(self) -> Mode:
+        """Return the mode of trainings for which none is named."""
+        return await asyncio.to_thread(default_mode, self._settings, self._store)
+
+    async def set_default_mode(self, mode: Mode) -> None:
+        """Set it, for every process on this database, until it is set again.
+
+        Raises:
+            DatabaseUnavailableError: it cannot be recorded.
+        """
+        action = partial(set_value, name=DEFAULT_MODE, value=mode.value)
+        await asyncio.to_thread(self._store.change, action)
+        _log.info("default mode set", mode=mode.value)
+
+    def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision:
+        wanted = Wanted(
+            mode=default_mode(self._settings, self._store) if mode is None else mode,
+            is_default=mode is None,
+            require_gpu=wish.require_gpu,
+            lane=wish.lane,
+        )
+        unreachable = None
+        if self._hosts is None:
+            unreachable = "no broker is named, over which hosts are reached"
+        elif not self._hosts.is_listening:
+            unreachable = "the broker cannot be reached"
+        return choose(
+            wanted,
+            what_is_here(self._settings, self._store, self._local.instance, with_gpu=wish.require_gpu),
+            what_hosts_are(self._store, unreachable),
+        )
+
+    def _submitted_as(self, idempotency: Idempotency) -> OperationRecord | None:
+        with self._store.reading() as connection:
+            return submitted_as(connection, idempotency)
+
+
+def _repeated(operation: OperationRecord) -> Accepted:
+    assert operation.mode is not None
+    assert operation.place is not None
+    decision = Decision(operation.mode, operation.place, operation.place_reason or "")
+    return Accepted(operation, decision, created=False)
+
+
+def _sha256(wish: TrainingWish, mode: Mode | None) -> str:
+    text = json.dumps([astuple(wish), mode], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""What clients ask to be trained, and what they are answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from ktrdr.backend.records import OperationRecord
+from ktrdr.training.execution_mode_selector import Decision
+
+if TYPE_CHECKING:
+    from ktrdr.market.time_range import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyText:
+    """A strategy that is sent along, rather than named."""
+
+    yaml: str
+    source: str = "strategy"
+    """What to call it in messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWish:
+    """What a user asks to be trained."""
+
+    strategy: str | Path | StrategyText
+    """A file, a name in the strategies directory, or the text itself."""
+    start: "Moment" = None
+    end: "Moment" = None
+    overrides: Mapping[str, JsonValue] = field(default_factory=dict)
+    seed: int | None = None
+    """None: a random one, which is recorded."""
+    lane: str = "any"
+    """On hosts, only agents that serve it take the request."""
+    require_gpu: bool = False
+    """Only what has a GPU takes the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A training that nothing loses any more."""
+
+    operation: OperationRecord
+    decision: Decision
+    """Where it runs, and why, as of when it was accepted."""
+    created: bool
+    """False: it was asked for before, under the same idempotency key."""
