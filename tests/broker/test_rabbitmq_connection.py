@@ -236,7 +236,7 @@ class TestLost:
         await asyncio.gather(*producing)
         await eventually(lambda: confirmed <= received, "all that was confirmed is received")
         working.cancel()
-        assert bus.stats.connections_lost >= 4
+        assert bus.stats.connections_lost >= 2  # each time at least the one that publishes
 
 
 class TestClosing:

@@ -39,7 +39,6 @@ STEPS_BEFORE_THE_END = {
     "publishing the version": "rename .*.staging/.* .*EURUSD_1h_v1$",
     "committing the version": "commit INSERT models",
 }
-# In this order, because the next training begins by putting right what the one before has left.
 STEPS_AFTER_THE_END = {
     "leaving": "UPDATE instances",
     "forgetting the claim": r"rename .*/claims/\.",
@@ -91,6 +90,8 @@ def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_ri
         assert died.wait() == -9, f"{step}: {installation.describe()}"
         installation.check_nothing_runs()
         assert installation.operations()[-1].model == f"eurusd_momentum/EURUSD_1h_v{number}"
+        # Else the next training would begin by doing what this one has left, and die there.
+        installation.start("work").succeed()
     # There was nothing to go on with, so that the same wish is another training each time.
     again = installation.start(*command).succeed()
     assert "Resuming" not in again.stderr
