@@ -119,6 +119,7 @@ def test_work_goes_on_with_a_training_that_was_killed(
     assert (HistoryKind.ATTEMPT_FAILED in kinds) == (not spooled)
 
 
+@pytest.mark.long
 def test_a_train_of_another_strategy_goes_on_with_it_after_its_own(
     installation: Installation, undisturbed: str
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_train_of_another_strategy_goes_on_with_it_after_its_own(
     assert own.finished_at < goes_on.finished_at
 
 
+@pytest.mark.long
 def test_a_training_that_is_killed_again_and_again_still_ends_in_one_model(
     installation: Installation, undisturbed: str
 ) -> None:

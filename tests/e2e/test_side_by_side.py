@@ -38,6 +38,7 @@ def test_three_trainings_at_once_on_a_fresh_home_all_succeed(installation: Insta
 
 
 @pytest.mark.fault
+@pytest.mark.long
 def test_a_training_that_is_killed_beside_another_is_finished_by_the_other(
     installation: Installation, undisturbed: str
 ) -> None:
