@@ -32,6 +32,7 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m ktrdr.events.schemas --check schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi --check schemas
+	@$(BIN)/python -m ktrdr.backend.api.openapi --check schemas
 
 .PHONY: fix
 fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
@@ -39,9 +40,10 @@ fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
 	@$(BIN)/ruff format .
 
 .PHONY: schemas
-schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes
+schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes and the routes of the API
 	@$(BIN)/python -m ktrdr.events.schemas schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
+	@$(BIN)/python -m ktrdr.backend.api.openapi schemas
 
 .PHONY: chaos
 chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fails; SEED=1 JOBS=200 SECONDS=300

@@ -53,6 +53,14 @@ class Settings(BaseSettings):
     listen: Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")] = Field(
         default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint, as HOST:PORT."
     )
+    insecure: bool = Field(
+        default=False,
+        description="Whether the HTTP endpoint does without tokens; it serves this machine alone then.",
+    )
+    api_rate_per_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=100.0,
+        description="Requests a second that one token may make, twice as many at once; 0: any number.",
+    )
     listen_certificate: Path | None = Field(
         default=None, description="PEM file with the endpoint's certificate and its chain: makes it HTTPS."
     )

@@ -1,21 +1,111 @@
-"""Who may use the endpoint: whoever shows the token."""
+"""Who may use the endpoint: whoever shows a token, as far as its role goes; each only so often."""
 
 import hashlib
 import hmac
+import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
+from starlette.concurrency import run_in_threadpool
 
+from ktrdr.addresses import is_loopback
 from ktrdr.backend.api.problems import Problem
+from ktrdr.backend.api.rates import RateLimit
+from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.errors import SettingsError
 
 MIN_TOKEN_CHARACTERS = 16
 
+Dependency = Callable[..., Awaitable[None]]
 
-def bearer(token: SecretStr) -> Callable[[Request], Awaitable[None]]:
-    """Return a dependency that lets requests pass that carry the token; only its hash is kept.
+_scheme = HTTPBearer(auto_error=False, description="As `ktrdr tokens create` prints it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    name: str
+    """For the audit log."""
+    role: Role
+
+
+class Access:
+    """Makes the dependencies of routes that let some pass and others not.
+
+    Args:
+        tokens: who is known; None: everyone who reaches the port may do everything, which `serving` then
+            allows on this machine alone.
+        rate: how often one may ask.
+        failures: how often one address may show what is no token.
+    """
+
+    def __init__(self, tokens: AccessTokens | None, *, rate: RateLimit, failures: RateLimit) -> None:
+        self._tokens = tokens
+        self._rate = rate
+        self._failures = failures
+
+    def reading(self, role: Role = Role.VIEWER) -> Dependency:
+        """Return a dependency that lets those pass who have the role."""
+        return self._dependency(role, writes=False)
+
+    def writing(self, role: Role) -> Dependency:
+        """Return the same for what changes something, and is written down in the audit log."""
+        return self._dependency(role, writes=True)
+
+    def _dependency(self, role: Role, *, writes: bool) -> Dependency:
+        async def check(
+            request: Request,
+            shown: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)] = None,
+        ) -> None:
+            if self._tokens is None:
+                refuse_other_origins(request)
+                principal = Principal("anyone", Role.ADMIN)
+            else:
+                principal = await self._who(request, shown, self._tokens)
+            request.state.principal = principal.name
+            request.state.writes = writes
+            _check_rate(self._rate, principal.name)
+            if not principal.role.includes(role):
+                raise Problem(
+                    HTTPStatus.FORBIDDEN,
+                    "wrong-role",
+                    f"This takes the role {role}; the token's is {principal.role}.",
+                    fix=f"Use a token of that role: ktrdr tokens create NAME --role {role}",
+                )
+
+        return check
+
+    async def _who(
+        self, request: Request, shown: HTTPAuthorizationCredentials | None, tokens: AccessTokens
+    ) -> Principal:
+        address = request.client.host if request.client is not None else ""
+        if self._failures.wait_s(address) > 0:
+            _check_rate(self._failures, address)
+        token = await run_in_threadpool(tokens.recognise, shown.credentials) if shown is not None else None
+        if token is None:
+            _check_rate(self._failures, address)
+            raise Problem(
+                HTTPStatus.UNAUTHORIZED,
+                "wrong-token" if shown is not None else "no-token",
+                "The token lets nobody in: it is wrong, has expired or was revoked."
+                if shown is not None
+                else "There is no token.",
+                fix="Make one where the backend runs (ktrdr tokens create NAME), and send it as "
+                "'Authorization: Bearer TOKEN'.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return Principal(f"{token.name} ({token.token_id})", token.role)
+
+
+def bearer(token: SecretStr) -> Dependency:
+    """Return a dependency that lets requests pass that carry the one token; only its hash is kept.
 
     Raises:
         SettingsError: the token is too short to be one.
@@ -38,8 +128,42 @@ def bearer(token: SecretStr) -> Callable[[Request], Awaitable[None]]:
                 fix="Set KTRDR_BLOB_TOKEN to the same as at the backend.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        request.state.principal = "agents (KTRDR_BLOB_TOKEN)"
+        request.state.writes = True
 
     return check
+
+
+def refuse_other_origins(request: Request) -> None:
+    """Refuse what a page of another site has a browser of this machine send: there is no token to stop it."""
+    origin = request.headers.get("origin")
+    urls = [f"//{request.headers.get('host', '')}", *([origin] if origin is not None else [])]
+    if not all(map(_is_of_this_machine, urls)):
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            "other-origin",
+            "Without tokens, requests must be addressed to this machine by its own name, and come from it.",
+            fix="Use http://127.0.0.1 and the port, or tokens: ktrdr serve without --insecure.",
+        )
+
+
+def _is_of_this_machine(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname)
+    except ValueError:  # it is no URL at all
+        return False
+
+
+def _check_rate(rate: RateLimit, who: str) -> None:
+    wait_s = rate.take(who)
+    if wait_s > 0:
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too-many-requests",
+            f"More than {rate.per_s:g} requests a second.",
+            fix=f"Ask again in {wait_s:.1f} s; to wait for something, GET /api/v1/operations/ID/events.",
+            headers={"Retry-After": str(math.ceil(wait_s))},
+        )
 
 
 def _digest(token: str) -> bytes:

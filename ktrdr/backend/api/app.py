@@ -11,18 +11,32 @@ from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
 from ktrdr import __version__
-from ktrdr.backend.api import health
-from ktrdr.backend.api.access import bearer
+from ktrdr.backend.api.access import Access, bearer
+from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
-from ktrdr.backend.api.limits import StalledSenders
-from ktrdr.backend.api.problems import answer_problems
+from ktrdr.backend.api.fleet import fleet_router
+from ktrdr.backend.api.health import health_router
+from ktrdr.backend.api.limits import BodyLimit, StalledSenders
+from ktrdr.backend.api.metrics import HttpMetrics, metrics_registry, metrics_router
+from ktrdr.backend.api.models import models_router
+from ktrdr.backend.api.operations import operations_router
+from ktrdr.backend.api.problems import ProblemDetails, answer_problems, describe_problems
+from ktrdr.backend.api.rates import RateLimit
+from ktrdr.backend.api.results import results_router
+from ktrdr.backend.api.service import Service
+from ktrdr.backend.api.strategies import strategies_router
+from ktrdr.backend.api.trainings import trainings_router
+from ktrdr.backend.tokens import AccessTokens
+from ktrdr.backend.transactions import Transactions
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.uploads import Uploads
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, SettingsError
 
+MAX_BODY_BYTES = 1024 * 1024
 _IDLE_S = 20.0
 _BODY_S = 600.0
+_FAILURES_PER_S = 5.0
 
 _SWEEP_INTERVAL_S = 3600.0
 _ABANDONED_AFTER = timedelta(days=1)
@@ -31,61 +45,99 @@ _log = structlog.get_logger()
 
 
 def create_app(
-    store: DirectoryBlobStore,
+    store: DirectoryBlobStore | None = None,
     *,
-    token: SecretStr | None,
-    max_blob_bytes: int,
+    token: SecretStr | None = None,
+    max_blob_bytes: int = 0,
     unprotected: bool = False,
+    service: Service | None = None,
     idle_s: float = _IDLE_S,
     clock: Clock | None = None,
 ) -> FastAPI:
     """Return the application.
 
     Args:
-        store: whose blobs it serves and receives.
-        token: what clients must show.
+        store: whose blobs it serves and receives; None: none.
+        token: what agents must show for blobs.
         max_blob_bytes: no blob may be larger.
-        unprotected: serve without a token, which `serving` then does for this machine alone.
+        unprotected: serve without tokens, which `serving` then does for this machine alone.
+        service: what everything but blobs is about; None: blobs and health alone.
         idle_s: longest pause in what a client sends.
         clock: for the collection of uploads that were abandoned.
 
     Raises:
-        SettingsError: there is no token, or it is too short.
+        SettingsError: there is no token for the blobs, or it is too short.
     """
-    if token is None and not unprotected:
+    if store is not None and token is None and not unprotected:
         raise SettingsError(
             "Blobs are not served without a token: whoever reaches the port could read and write them.",
             fix="Set KTRDR_BLOB_TOKEN, as `openssl rand -hex 32` prints it, here and for the agents.",
         )
-    uploads = Uploads(store, limit_bytes=max_blob_bytes)
+    uploads = Uploads(store, limit_bytes=max_blob_bytes) if store is not None else None
     clock = clock or SystemClock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(uploads, clock))
+        sweeping = asyncio.create_task(_sweep(uploads, clock)) if uploads is not None else None
         try:
             yield
         finally:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
+            if sweeping is not None:
+                sweeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sweeping
 
     app = FastAPI(
         title="ktrdr",
+        summary="Train neuro-fuzzy trading models, on this machine or on host agents.",
         version=__version__,
         lifespan=lifespan,
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        responses={
+            "default": {
+                "model": ProblemDetails,
+                "description": "What went wrong, and what to do about it.",
+            }
+        },
     )
-    app.state.protected = token is not None
+    app.state.protected = not unprotected
+    app.state.closing = asyncio.Event()
+    describe_problems(app)
+    if service is not None:
+        _add_service(app, service, clock, unprotected=unprotected)
     app.add_middleware(StalledSenders, idle_s=idle_s, body_s=_BODY_S)
     answer_problems(app)
-    app.include_router(health.router)
-    access = [] if token is None else [Depends(bearer(token))]
-    app.include_router(blobs_router(uploads), dependencies=access)
+    app.include_router(health_router(service))
+    if uploads is not None:
+        of_agents = [] if token is None else [Depends(bearer(token))]
+        app.include_router(blobs_router(uploads), dependencies=of_agents)
     return app
+
+
+def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: bool) -> None:
+    access = Access(
+        None if unprotected else AccessTokens(service.store),
+        rate=RateLimit(service.settings.api_rate_per_s),
+        failures=RateLimit(_FAILURES_PER_S),
+    )
+    registry = metrics_registry(service.store)
+    transactions = Transactions(service.store, "http", clock=clock, offload=run_in_threadpool)
+    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES, except_below="/api/v1/blobs/")
+    app.add_middleware(Audited, transactions=transactions)
+    app.add_middleware(HttpMetrics, registry=registry)
+    for router in (
+        trainings_router(service, access),
+        operations_router(service, access, app.state.closing),
+        results_router(service, access),
+        models_router(service, access),
+        strategies_router(service, access),
+        fleet_router(service, access),
+        metrics_router(registry, access),
+    ):
+        app.include_router(router)
 
 
 async def _sweep(uploads: Uploads, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""How long a client may take to send a request: one that does not go on holds nothing for ever."""
+"""How long a client may take to send a request, and how large it may be."""
 
 import asyncio
 from http import HTTPStatus
@@ -51,3 +51,41 @@ class StalledSenders:
             return message
 
         await self._app(scope, timed, send)
+
+
+class BodyLimit:
+    """Middleware that reads no more of a body than a request may have.
+
+    Args:
+        app: what is wrapped.
+        limit_bytes: largest body.
+        except_below: paths that begin so have limits of their own.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int, except_below: str) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+        self._except_below = except_below
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"].startswith(self._except_below):
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit_bytes:
+                raise Problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    "body-too-large",
+                    f"A request may bring {self._limit_bytes:,} bytes.",
+                    fix="Send less; bars and models are not sent in requests.",
+                    headers={"Connection": "close"},
+                )
+            return message
+
+        await self._app(scope, limited, send)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.exceptions import HTTPException
 
 from ktrdr.errors import (
@@ -13,9 +15,20 @@ from ktrdr.errors import (
     BlobError,
     BlobMissingError,
     BlobRefusedError,
+    CodecError,
+    DatabaseUnavailableError,
+    DataError,
+    IdempotencyError,
     KtrdrError,
+    ModelError,
+    ModelNotFoundError,
+    NowhereToTrainError,
+    OperationNotFoundError,
     StorageFullError,
+    StoreError,
+    StrategyError,
 )
+from ktrdr.errors import Problem as StrategyProblem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -25,8 +38,56 @@ _STATUS: tuple[tuple[type[KtrdrError], HTTPStatus, str], ...] = (
     (BlobRefusedError, HTTPStatus.BAD_REQUEST, "refused"),
     (BlobCorruptError, HTTPStatus.UNPROCESSABLE_ENTITY, "wrong-content"),
     (BlobError, HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable"),
+    (OperationNotFoundError, HTTPStatus.NOT_FOUND, "no-such-operation"),
+    (ModelNotFoundError, HTTPStatus.NOT_FOUND, "no-such-model"),
+    (ModelError, HTTPStatus.BAD_REQUEST, "invalid-model"),
+    (StrategyError, HTTPStatus.BAD_REQUEST, "invalid-strategy"),
+    (DataError, HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-data"),
+    (CodecError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request-too-large"),
+    (IdempotencyError, HTTPStatus.CONFLICT, "idempotency-key-taken"),
+    (NowhereToTrainError, HTTPStatus.CONFLICT, "nowhere-to-train"),
+    (DatabaseUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
     (KtrdrError, HTTPStatus.INTERNAL_SERVER_ERROR, "failed"),
 )
+_RETRY_AFTER_S = 5
+_SCHEMA = "#/components/schemas/ProblemDetails"
+
+
+class ProblemInStrategy(BaseModel):
+    """One thing that is wrong in a strategy."""
+
+    path: str = Field(description="Dotted path of the key; empty for the whole file.")
+    message: str
+    line: int | None = None
+    column: int | None = None
+    suggestion: str | None = Field(None, description="The nearest valid name.")
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:ktrdr:problem:no-such-operation",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "There is no operation 'op-1'.",
+                    "code": "no-such-operation",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What happened, in a sentence.")
+    code: str = Field(description="Stable, for programs.")
+    fix: str | None = Field(None, description="What to do about it, if there is something.")
 
 
 class Problem(Exception):  # noqa: N818  (it is the answer, and only on the way there an exception)
@@ -49,7 +110,7 @@ class Problem(Exception):  # noqa: N818  (it is the answer, and only on the way 
         *,
         fix: str | None = None,
         headers: Mapping[str, str] | None = None,
-        **more: int | str,
+        **more: JsonValue,
     ) -> None:
         self.status = status
         self.code = code
@@ -76,7 +137,28 @@ class Problem(Exception):  # noqa: N818  (it is the answer, and only on the way 
 def problem_of(error: KtrdrError) -> Problem:
     """Return the answer to a request that failed with one of our errors."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
-    return Problem(status, code, error.message, fix=error.fix)
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    if isinstance(error, StrategyError):
+        problems: list[JsonValue] = [in_strategy(problem).model_dump() for problem in error.problems]
+        return Problem(
+            status,
+            code,
+            error.message,
+            fix="Correct what `problems` names.",
+            problems=problems,
+        )
+    return Problem(status, code, error.message, fix=error.fix, headers=headers)
+
+
+def in_strategy(problem: StrategyProblem) -> ProblemInStrategy:
+    """Return one thing that is wrong in a strategy, as clients read it."""
+    return ProblemInStrategy(
+        path=problem.path,
+        message=problem.message,
+        line=problem.line,
+        column=problem.column,
+        suggestion=problem.suggestion,
+    )
 
 
 def answer_problems(app: FastAPI) -> None:
@@ -84,25 +166,48 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _of_problem(request: Request, problem: Problem) -> JSONResponse:
-        return problem.response()
+        return _answered(request, problem)
 
     @app.exception_handler(KtrdrError)
     async def _of_error(request: Request, error: KtrdrError) -> JSONResponse:
-        return problem_of(error).response()
+        return _answered(request, problem_of(error))
 
     @app.exception_handler(HTTPException)
     async def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, Problem):  # met while the framework was reading the body
+            return _answered(request, error.__cause__)
         status = HTTPStatus(error.status_code)
-        code = status.phrase.lower().replace(" ", "-")
-        return Problem(status, code, str(error.detail), headers=error.headers).response()
+        is_invalid = status is HTTPStatus.BAD_REQUEST
+        code = "invalid-request" if is_invalid else status.phrase.lower().replace(" ", "-")
+        return _answered(request, Problem(status, code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def _of_request(request: Request, error: RequestValidationError) -> JSONResponse:
         found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return Problem(HTTPStatus.BAD_REQUEST, "invalid-request", found).response()
+        return _answered(request, Problem(HTTPStatus.BAD_REQUEST, "invalid-request", found))
 
     @app.exception_handler(Exception)
     async def _of_defect(request: Request, error: Exception) -> JSONResponse:
         # The server logs it.
         detail = "The backend has failed at this; its log says why."
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "defect", detail).response()
+        return _answered(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "defect", detail))
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Make the application's description say that problems come in a form of their own."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            for path in plain()["paths"].values():
+                for operation in path.values():
+                    if (problem := operation["responses"].get("default")) is not None:
+                        problem["content"] = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}}
+        return plain()
+
+    app.openapi = described  # type: ignore[method-assign]  # as FastAPI has it done
+
+
+def _answered(request: Request, problem: Problem) -> JSONResponse:
+    request.state.problem = problem.code  # for the audit log
+    return problem.response()

@@ -73,7 +73,7 @@ async def serving(
     if not app.state.protected and not is_loopback(host):
         raise SettingsError(
             f"Without a token nothing is served on {host}: everyone who reaches it could read and write.",
-            fix="Set KTRDR_BLOB_TOKEN, or KTRDR_LISTEN to 127.0.0.1 and a port.",
+            fix="Set KTRDR_LISTEN to 127.0.0.1 and a port, or do without --insecure.",
         )
     config = uvicorn.Config(
         app,
@@ -108,6 +108,8 @@ async def serving(
             _log.info("serving", address=f"{address[0]}:{address[1]}", tls=certificate is not None)
             yield address
         finally:
+            # Who watches is told to come back; nothing else would end such an answer.
+            app.state.closing.set()
             server.should_exit = True
             await running
             await asyncio.gather(*server.server_state.tasks, return_exceptions=True)

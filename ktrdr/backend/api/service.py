@@ -1,0 +1,46 @@
+"""What the routes work with: the backend of this process, and what the application wires to it."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.wishes import Accepted, TrainingWish
+from ktrdr.settings import Settings
+from ktrdr.training.execution_mode_selector import Mode
+
+
+class Operations(Protocol):
+    """What a backend does with the operations that there are."""
+
+    async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
+        """Have an operation stopped; one that has ended stays as it is."""
+
+    def watch(self, operation_id: str) -> AsyncGenerator[OperationRecord, None]:
+        """Yield an operation as it is, then each time it changes or gets on; ends after its end."""
+
+
+class Trainings(Protocol):
+    """What accepts trainings, and decides where they run."""
+
+    async def submit(
+        self, wish: TrainingWish, *, mode: Mode | None, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Accept a training; when this returns, nothing loses it any more."""
+
+    async def default_mode(self) -> Mode:
+        """Return the mode of trainings for which none is named."""
+
+    async def set_default_mode(self, mode: Mode) -> None:
+        """Change it, for every process that shares the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A backend that is served."""
+
+    settings: Settings
+    store: OperationStore
+    operations: Operations
+    trainings: Trainings

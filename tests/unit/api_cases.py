@@ -1,0 +1,101 @@
+"""The HTTP API over a real backend, database, bus and disk; an agent follows a script."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from ktrdr.app.trainings import Trainings
+from ktrdr.backend.api.app import create_app
+from ktrdr.backend.api.service import Service
+from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.service import Backend
+from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tokens import AccessTokens, Role
+from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.clock import SystemClock
+from ktrdr.ids import RandomIds
+from ktrdr.settings import Settings
+from tests.unit.backend_cases import PATIENCE_S, ScriptedAgent, settings_in, wish
+
+REPOSITORY = Path(__file__).parents[2]
+URL = "http://127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Api:
+    """An installation that is served."""
+
+    settings: Settings
+    store: OperationStore
+    backend: Backend
+    agent: ScriptedAgent
+    service: Service
+    app: FastAPI
+
+    @classmethod
+    def make(cls, directory: Path, *, unprotected: bool = False, **settings: Any) -> "Api":
+        """Wire it; nothing runs yet."""
+        places = {"data_dir": REPOSITORY / "data", "strategies_dir": REPOSITORY / "strategies"}
+        chosen = settings_in(directory, **{**places, "device": "cpu", **settings})
+        clock, broker = SystemClock(), MemoryBroker(SystemClock())
+        chosen.home.mkdir(parents=True)
+        (chosen.home / "ktrdr.db").write_bytes(_migrated())
+        store, blobs = OperationStore.open(chosen), DirectoryBlobStore(chosen.blobs_dir)
+        backend = Backend(
+            chosen, bus=MemoryBus(broker), store=store, blobs=blobs, clock=clock, ids=RandomIds()
+        )
+        trainings = Trainings(chosen, store, blobs=blobs, local=backend, hosts=None, ids=RandomIds())
+        service = Service(chosen, store, backend, trainings)
+        app = create_app(service=service, unprotected=unprotected)
+        return cls(chosen, store, backend, ScriptedAgent(broker, clock), service, app)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator["Api"]:
+        """Run backend and agent as long as the block runs."""
+        await self.agent.start()
+        try:
+            async with self.backend:
+                yield self
+        finally:
+            await self.agent.stop()
+
+    def token(self, role: Role = Role.OPERATOR) -> str:
+        """Make a token and return it."""
+        return AccessTokens(self.store).create(f"a {role}", role, by="a test").secret
+
+    def client(self, token: str | None = None, role: Role = Role.OPERATOR) -> httpx.AsyncClient:
+        """Return a client that shows a token of its own, or the one that is given; empty: none."""
+        shown = self.token(role) if token is None else token
+        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=URL, headers=headers)
+
+    async def submitted(self, **overrides: Any) -> str:
+        """Submit a training that no agent of any kind has, and return its id."""
+        return (await self.backend.submit(wish(**overrides))).operation.operation_id
+
+    async def until(self, operation_id: str, *states: State) -> OperationRecord:
+        """Return the operation when it is in one of the states."""
+        async with asyncio.timeout(PATIENCE_S):
+            async for record in self.backend.watch(operation_id):
+                if record.state in states:
+                    return record
+        raise AssertionError("it has ended otherwise")
+
+
+@cache
+def _migrated() -> bytes:
+    """A database whose schema is up to date, so that not every test has to bring one there."""
+    with TemporaryDirectory() as directory:
+        settings = settings_in(Path(directory))
+        OperationStore.open(settings).close()
+        return (settings.home / "ktrdr.db").read_bytes()

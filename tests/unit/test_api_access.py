@@ -1,0 +1,250 @@
+"""Who may do what by way of the HTTP API, and what is written down of it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from ktrdr.backend.api.rates import RateLimit
+from ktrdr.backend.audit import AuditEntry, audit_entries
+from ktrdr.backend.tables import access_tokens
+from ktrdr.backend.tokens import AccessTokens, Role
+from ktrdr.errors import SettingsError
+from tests.unit.api_cases import Api
+from tests.unit.backend_cases import wish
+
+LIST = "/api/v1/operations"
+CONFIG = "/api/v1/trainings/config"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = Api.make(tmp_path)
+    with made.store:
+        yield made
+
+
+def entries(api: Api) -> list[AuditEntry]:
+    """What HTTP requests have written into the audit log, oldest first."""
+    return [each for each in reversed(audit_entries(api.store, limit=100)) if each.status is not None]
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+def test_a_token_is_recognised_by_itself_alone(api: Api) -> None:
+    tokens = AccessTokens(api.store)
+    made = tokens.create("grafana", Role.VIEWER, by="me")
+    assert tokens.recognise(made.secret) == made.record
+    last = made.secret[-1]
+    for wrong in ("", "ktrdr", made.secret[:-1], made.secret[:-1] + ("0" if last != "0" else "1"), "é" * 50):
+        assert tokens.recognise(wrong) is None
+
+
+def test_the_database_does_not_have_the_token(api: Api) -> None:
+    made = AccessTokens(api.store).create("grafana", Role.VIEWER, by="me")
+    with api.store.reading() as connection:
+        row = connection.execute(select(access_tokens)).one()
+    secret = made.secret.rpartition("_")[2]
+    assert secret not in str(row)
+    assert made.secret not in repr(made)
+
+
+def test_a_token_that_is_revoked_or_has_expired_lets_nobody_in(api: Api) -> None:
+    tokens = AccessTokens(api.store)
+    revoked = tokens.create("one", Role.VIEWER, by="me")
+    tokens.revoke("one", by="me")
+    expired = tokens.create("two", Role.VIEWER, by="me", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert tokens.recognise(revoked.secret) is None
+    assert tokens.recognise(expired.secret) is None
+
+
+def test_of_several_of_one_name_a_token_is_revoked_by_its_id(api: Api) -> None:
+    tokens = AccessTokens(api.store)
+    one, other = (tokens.create("ci", Role.OPERATOR, by="me") for _ in range(2))
+    with pytest.raises(SettingsError, match=one.record.token_id):
+        tokens.revoke("ci", by="me")
+    tokens.revoke(one.record.token_id, by="me")
+    assert tokens.recognise(one.secret) is None
+    assert tokens.recognise(other.secret) is not None
+    with pytest.raises(SettingsError, match="no token 'nobody'"):
+        tokens.revoke("nobody", by="me")
+
+
+# --- roles ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "ktrdr_abcdefgh_" + "0" * 64])
+async def test_without_a_valid_token_there_is_nothing_but_health(api: Api, token: str) -> None:
+    async with api.client(token) as client:
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 200
+        for path in (LIST, "/api/v1/models", "/api/v1/agents", "/metrics", CONFIG):
+            answer = await client.get(path)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "ktrdr tokens create" in answer.json()["fix"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("GET", LIST, Role.VIEWER),
+        ("GET", "/metrics", Role.VIEWER),
+        ("POST", f"{LIST}/op-1/cancel", Role.OPERATOR),
+        ("DELETE", f"{LIST}/op-1", Role.OPERATOR),
+        ("POST", "/api/v1/trainings", Role.OPERATOR),
+        ("PUT", CONFIG, Role.ADMIN),
+        ("GET", "/api/v1/audit", Role.ADMIN),
+    ],
+)
+async def test_a_role_may_do_what_it_includes_and_nothing_else(
+    api: Api, method: str, path: str, role: Role
+) -> None:
+    for has in Role:
+        async with api.client(role=has) as client:
+            answer = await client.request(method, path)
+            refused = answer.status_code == 403 and answer.json()["code"] == "wrong-role"
+            assert refused is not has.includes(role)
+
+
+async def test_without_tokens_only_requests_of_this_machine_are_answered(tmp_path: Path) -> None:
+    api = Api.make(tmp_path, unprotected=True)
+    assert not api.app.state.protected
+    with api.store:
+        async with api.client("") as client:
+            assert (await client.get(LIST)).status_code == 200
+            assert (await client.get(LIST, headers={"Origin": "http://localhost:3000"})).status_code == 200
+            for headers in (
+                {"Host": "rebound.example"},
+                {"Origin": "https://evil.example"},
+                {"Origin": "null"},
+                {"Origin": "http://["},
+            ):
+                answer = await client.get(LIST, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (403, "other-origin")
+
+
+# --- how often ------------------------------------------------------------------------------------
+
+
+def test_a_client_may_come_twice_as_often_at_once_and_then_has_to_wait() -> None:
+    now = 0.0
+    rate = RateLimit(2.0, now=lambda: now)
+    assert [rate.take("a") for _ in range(4)] == [0] * 4
+    assert rate.take("a") == pytest.approx(0.5)
+    assert rate.take("b") == 0
+    now = 0.5
+    assert rate.take("a") == 0
+    assert rate.take("a") > 0
+    assert all(RateLimit(0).take("a") == 0 for _ in range(1000))
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    api = Api.make(tmp_path, api_rate_per_s=0.001)
+    with api.store:
+        async with api.client() as client, api.client() as other:
+            assert (await client.get(LIST)).status_code == 200
+            answer = await client.get(LIST)
+            assert (answer.status_code, answer.json()["code"]) == (429, "too-many-requests")
+            assert int(answer.headers["retry-after"]) > 900
+            assert (await other.get(LIST)).status_code == 200
+
+
+async def test_who_guesses_tokens_is_not_even_listened_to_any_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(AccessTokens, "recognise", lambda self, token: asked.append(token))
+    async with api.client("ktrdr_abcdefgh_0") as client:
+        statuses = [(await client.get(LIST)).status_code for _ in range(20)]
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+    assert len(asked) < 20
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_is_too_large_is_not_read(api: Api) -> None:
+    async def endless() -> Any:
+        for _ in range(100):
+            sent.append(1)
+            yield b" " * 65536
+
+    sent: list[int] = []
+    async with api.client() as client:
+        for path in ("/api/v1/trainings", "/api/v1/strategies/validate"):
+            sent.clear()
+            answer = await client.post(path, content=endless(), headers={"Content-Type": "application/json"})
+            assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+            assert len(sent) < 20
+
+
+async def test_what_is_no_request_is_answered_by_a_problem(api: Api) -> None:
+    async with api.client() as client:
+        for content in (b"", b"{", b"[]", b'{"seed": "x"}', b"\xff"):
+            answer = await client.post(
+                "/api/v1/trainings", content=content, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code == 400
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["code"] == "invalid-request"
+        answer = await client.get("/api/v1/nothing")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+# --- the audit log --------------------------------------------------------------------------------
+
+
+async def test_every_write_is_written_down_with_who_what_and_how_it_went(api: Api) -> None:
+    operation_id = (await api.backend.submit(wish())).operation.operation_id
+    async with api.client(role=Role.OPERATOR) as client:
+        await client.post(f"{LIST}/{operation_id}/cancel", json={"reason": "wrong dates"})
+        await client.delete(f"{LIST}/op-unknown")
+        await client.put(CONFIG, json={"default_mode": "local"})
+        await client.get(LIST)
+        await client.post("/api/v1/strategies/validate", json={"strategy_yaml": "a"})
+    async with api.client(role=Role.ADMIN) as client:
+        await client.put(CONFIG, json={"default_mode": "auto"})
+        seen = (await client.get("/api/v1/audit?limit=2")).json()
+    noted = [(entry.action, entry.subject, entry.status, entry.outcome) for entry in entries(api)]
+    assert noted == [
+        ("POST /api/v1/operations/{operation_id}/cancel", operation_id, 200, "done"),
+        ("DELETE /api/v1/operations/{operation_id}", "op-unknown", 404, "no-such-operation"),
+        ("PUT /api/v1/trainings/config", CONFIG, 403, "wrong-role"),
+        ("PUT /api/v1/trainings/config", "default_mode=auto", 200, "done"),
+    ]
+    assert {entry.who.partition(" (")[0] for entry in entries(api)} == {"a operator", "a admin"}
+    assert seen["entries"][0]["subject"] == "default_mode=auto"
+    assert seen["next_before"] == seen["entries"][-1]["number"]
+
+
+async def test_what_strangers_try_does_not_fill_the_audit_log(api: Api) -> None:
+    async with api.client("") as client:
+        await client.post("/api/v1/trainings", json={})
+        await client.delete(f"{LIST}/op-1")
+    assert entries(api) == []
+
+
+async def test_a_write_that_meets_a_defect_is_written_down_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(operation_id: str, reason: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api.backend, "cancel", broken)
+    headers = {"Authorization": f"Bearer {api.token()}"}
+    transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+        answer = await client.delete(f"{LIST}/op-1")
+    assert (answer.status_code, answer.json()["code"]) == (500, "defect")
+    assert [(entry.status, entry.outcome) for entry in entries(api)] == [(500, "defect")]
+
+
+def test_roles_are_ordered() -> None:
+    assert [role for role in Role if Role.OPERATOR.includes(role)] == [Role.VIEWER, Role.OPERATOR]

@@ -1,0 +1,245 @@
+"""Trainings by way of the HTTP API, and what is asked before and after: strategies, models, results."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ktrdr.backend.states import State
+from ktrdr.backend.tokens import Role
+from ktrdr.events import TrainingRequested
+from tests.unit.api_cases import REPOSITORY, Api
+
+TRAININGS = "/api/v1/trainings"
+YAML = (REPOSITORY / "strategies" / "eurusd_momentum.yaml").read_text()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = Api.make(tmp_path)
+    with made.store:
+        yield made
+
+
+@pytest.fixture
+async def client(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    async with api.client() as made:
+        yield made
+
+
+async def start(client: httpx.AsyncClient, path: str = "", **body: Any) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if (key := body.pop("key", None)) else {}
+    return await client.post(f"{TRAININGS}{path}", json=body, headers=headers)
+
+
+def request_of(api: Api, operation_id: str) -> TrainingRequested:
+    found = api.store.find_request(operation_id)
+    assert found is not None
+    return found[1]
+
+
+# --- starting -------------------------------------------------------------------------------------
+
+
+async def test_a_training_is_accepted_with_where_it_runs_and_why(api: Api, client: httpx.AsyncClient) -> None:
+    answer = await start(client, strategy_name="eurusd_momentum", seed=7, execution_mode="local")
+    assert answer.status_code == 202
+    accepted = answer.json()
+    operation_id = accepted["task_id"]
+    assert answer.headers["location"] == f"/api/v1/operations/{operation_id}"
+    assert accepted["decision"]["where"] == "local"
+    assert "local was asked for" in accepted["decision"]["reason"]
+    assert accepted["operation"]["status"] == "pending"
+    assert (accepted["success"], accepted["status"]) == (True, "training_started")
+    assert (accepted["symbols"], accepted["timeframes"]) == (["EURUSD"], ["1h"])
+    assert (accepted["strategy_name"], accepted["created"]) == ("eurusd_momentum", True)
+    assert request_of(api, operation_id).seed == 7
+
+
+async def test_what_former_clients_send_is_understood(api: Api, client: httpx.AsyncClient) -> None:
+    answer = await start(
+        client,
+        "/start",
+        strategy_name="eurusd_momentum",
+        symbols=["EURUSD"],
+        timeframes=["1h"],
+        start_date="2017-02-01",
+        end_date="2017-06-30",
+        task_id="mine",
+        detailed_analytics=True,
+    )
+    assert answer.status_code == 202, answer.text
+    (bars,) = request_of(api, answer.json()["task_id"]).datasets
+    assert f"{bars.start:%Y-%m-%d}" >= "2017-02-01"
+    assert f"{bars.end:%Y-%m-%d}" <= "2017-06-30"
+
+
+async def test_a_strategy_may_be_sent_along_and_changed(api: Api, client: httpx.AsyncClient) -> None:
+    answer = await start(client, strategy_yaml=YAML, overrides={"training.epochs": 3})
+    assert answer.status_code == 202, answer.text
+    strategy = request_of(api, answer.json()["task_id"]).strategy
+    assert (strategy.yaml, strategy.overrides) == (YAML, {"training.epochs": 3})
+
+
+async def test_the_same_key_starts_one_training_and_another_wish_under_it_is_refused(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    first = (await start(client, strategy_name="eurusd_momentum", seed=7, key="k-1")).json()
+    again = (await start(client, strategy_name="eurusd_momentum", seed=7, key="k-1")).json()
+    assert (first["created"], again["created"]) == (True, False)
+    assert first["task_id"] == again["task_id"]
+    answer = await start(client, strategy_name="eurusd_momentum", seed=8, key="k-1")
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency-key-taken")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "strategy_yaml": YAML}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "symbols": []}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "symbols": [" "]}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "execution_mode": "moon"}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "seed": -1}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentum", "excution_mode": "host"}, 400, "invalid-request"),
+        ({"strategy_name": "eurusd_momentun"}, 404, "no-such-strategy"),
+        ({"strategy_name": "../strategies/eurusd_momentum.yaml"}, 404, "no-such-strategy"),
+        ({"strategy_name": str(REPOSITORY / "README.md")}, 404, "no-such-strategy"),
+        ({"strategy_yaml": "name: x"}, 400, "invalid-strategy"),
+        ({"strategy_name": "eurusd_momentum", "symbols": ["EURUSD", "GOOGL"]}, 400, "invalid-strategy"),
+        ({"strategy_name": "eurusd_momentum", "symbols": ["NOTHING"]}, 422, "unusable-data"),
+        ({"strategy_name": "eurusd_momentum", "start_date": "yesterday"}, 422, "unusable-data"),
+        (
+            {"strategy_name": "eurusd_momentum", "require_gpu": True, "execution_mode": "local"},
+            409,
+            "nowhere-to-train",
+        ),
+    ],
+)
+async def test_what_cannot_be_trained_is_refused_with_the_reason(
+    api: Api, client: httpx.AsyncClient, body: Any, status: int, code: str
+) -> None:
+    answer = await start(client, **body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert api.store.list_operations() == []
+    if code == "invalid-strategy":
+        assert answer.json()["problems"]
+    if code == "no-such-strategy":
+        assert "strategy_yaml" in answer.json()["fix"]
+
+
+async def test_the_default_mode_is_changed_by_an_admin_and_counts_at_once(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    assert (await client.get(f"{TRAININGS}/config")).json()["default_mode"] == "local"
+    async with api.client(role=Role.ADMIN) as admin:
+        assert (await admin.put(f"{TRAININGS}/config", json={"default_mode": "auto"})).status_code == 200
+        assert (await admin.put(f"{TRAININGS}/config", json={"default_mode": "x"})).status_code == 400
+    assert (await client.get(f"{TRAININGS}/config")).json()["default_mode"] == "auto"
+    accepted = (await start(client, strategy_name="eurusd_momentum")).json()
+    assert accepted["decision"]["mode"] == "auto"
+
+
+# --- strategies -----------------------------------------------------------------------------------
+
+
+async def test_strategies_are_listed_with_whether_they_are_trained(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/api/v1/strategies")).json()["strategies"]
+    momentum = next(each for each in found if each["name"] == "eurusd_momentum")
+    assert (momentum["status"], momentum["versions"]) == ("untrained", 0)
+    assert (momentum["symbol"], momentum["timeframes"]) == ("EURUSD", ["1h"])
+
+
+async def test_a_strategy_is_checked_without_training_it(client: httpx.AsyncClient) -> None:
+    path = "/api/v1/strategies/validate"
+    right = (await client.post(path, json={"strategy_name": "eurusd_momentum"})).json()
+    assert right["valid"]
+    assert len(right["features"]) == 12
+    wrong = (await client.post(path, json={"strategy_yaml": YAML.replace("type: rsi", "type: rsu")})).json()
+    assert not wrong["valid"]
+    assert wrong["problems"][0]["suggestion"] == "rsi"
+    assert wrong["problems"][0]["line"] > 1
+    assert (await client.post(path, json={})).status_code == 400
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+async def trained(api: Api) -> str:
+    """Have the scripted agent make a model, and return the operation's id."""
+    async with api.at_work():
+        operation_id = await api.submitted()
+        await api.agent.finish(await api.agent.take())
+        await api.until(operation_id, State.COMPLETED)
+    return operation_id
+
+
+async def test_models_are_listed_shown_and_downloaded(api: Api, client: httpx.AsyncClient) -> None:
+    operation_id = await trained(api)
+    listed = (await client.get("/api/v1/models")).json()
+    assert [each["name"] for each in listed["models"]] == ["momentum/EURUSD_1h_v1"]
+    assert listed["next_cursor"] is None
+    for version in ("EURUSD_1h_v1", "EURUSD_1h_latest"):
+        shown = (await client.get(f"/api/v1/models/momentum/{version}")).json()["model"]
+        assert shown["operation_id"] == operation_id
+    for name, digest in shown["files"].items():
+        answer = await client.get(f"/api/v1/models/momentum/EURUSD_1h_v1/files/{name}")
+        assert len(answer.content) == digest["size"]
+        assert answer.headers["etag"] == f'"{digest["sha256"]}"'
+        assert "sandbox" in answer.headers["content-security-policy"]
+    part = await client.get(
+        "/api/v1/models/momentum/EURUSD_1h_v1/files/model.safetensors", headers={"Range": "bytes=0-3"}
+    )
+    assert (part.status_code, part.content) == (206, b"weig")
+
+
+async def test_nothing_but_the_files_of_a_model_is_read(api: Api, client: httpx.AsyncClient) -> None:
+    await trained(api)
+    directory = api.settings.models_dir / "momentum" / "EURUSD_1h_v1"
+    (directory / "secret").write_text("secret")
+    version = "/api/v1/models/momentum/EURUSD_1h_v1"
+    for path in (f"{version}/files/secret", f"{version}/files/..%2F..", f"{version}/report"):
+        assert (await client.get(path)).status_code in (400, 404)
+    assert (await client.get("/api/v1/models/momentum/EURUSD_1h_v2")).json()["code"] == "no-such-model"
+    (directory / "metadata.json").unlink()
+    (directory / "metadata.json").symlink_to(directory / "secret")
+    answer = await client.get(f"{version}/files/metadata.json")
+    assert (answer.status_code, answer.json()["code"]) == (410, "model-damaged")
+
+
+async def test_results_of_a_model_whose_files_are_damaged_say_so(api: Api, client: httpx.AsyncClient) -> None:
+    operation_id = await trained(api)
+    answer = await client.get(f"/api/v1/operations/{operation_id}/results")
+    assert (answer.status_code, answer.json()["code"]) == (410, "model-damaged")
+    assert "ktrdr models verify" in answer.json()["fix"]
+
+
+# --- the installation -----------------------------------------------------------------------------
+
+
+async def test_prometheus_reads_operations_agents_and_requests(api: Api, client: httpx.AsyncClient) -> None:
+    await api.submitted()
+    await client.get("/api/v1/operations/op-unknown")
+    text = (await client.get("/metrics")).text
+    assert 'ktrdr_operations{state="pending"} 1.0' in text
+    assert 'ktrdr_agents{status="ready"} 0.0' in text
+    route = 'route="/api/v1/operations/{operation_id}"'
+    assert f'ktrdr_http_requests_total{{method="GET",{route},status="404"}} 1.0' in text
+    assert "op-unknown" not in text
+
+
+async def test_without_a_database_the_backend_lives_and_is_not_ready(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    assert (await client.get("/api/v1/agents")).json() == {"success": True, "agents": []}
+    database = api.settings.home / "ktrdr.db"
+    api.store.close()
+    for file in api.settings.home.glob("ktrdr.db*"):
+        file.unlink()
+    database.mkdir()
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await client.get("/health/live")).json() == {"status": "ok"}
