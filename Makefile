@@ -22,6 +22,7 @@ demo: $(INSTALLED) ## Set up, then train the sample strategy on the bundled EUR/
 .PHONY: test
 test: $(INSTALLED_DEV) ## Set up, then run every test
 	@scripts/obtain-broker $(BIN)/python
+	@scripts/obtain-postgres $(BIN)/python
 	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: check
@@ -48,6 +49,7 @@ schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes and the ro
 .PHONY: chaos
 chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fails; SEED=1 JOBS=200 SECONDS=300
 	@scripts/obtain-broker $(BIN)/python
+	@scripts/obtain-postgres $(BIN)/python
 	@$(if $(SEED),:,KTRDR_CHAOS=1 $(BIN)/pytest -n 2 --dist loadgroup -m long $(PYTEST_ARGS))
 	@$(BIN)/python -m tests.e2e.storm $(if $(SEED),--seed $(SEED)) --jobs $(or $(JOBS),200) --seconds $(or $(SECONDS),300)
 

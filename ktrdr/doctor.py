@@ -124,12 +124,13 @@ def _writable(subject: str, path: Path) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
+    from ktrdr.backend.database_url import parse_url, shown
     from ktrdr.backend.store import OperationStore
 
-    url = settings.database
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return Finding("database", Health.OK, f"{url} (is created on first use)")
     try:
+        url = shown(parse_url(settings.database))
+        if not OperationStore.exists(settings):
+            return Finding("database", Health.OK, f"{url} (is created on first use)")
         with OperationStore.open(settings) as store:
             counts = store.count_by_state()
     except KtrdrError as error:

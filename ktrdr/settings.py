@@ -25,8 +25,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), description="Bars as SYMBOL_TIMEFRAME.csv or .parquet.")
     models_dir: Path = Field(default=Path("models"), description="Where model versions are written.")
     strategies_dir: Path = Field(default=Path("strategies"), description="Strategy files by name.")
-    database_url: str | None = Field(
-        default=None, description="SQLAlchemy URL; the default is SQLite in the home directory."
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://user:password@host:5432/ktrdr or sqlite:////path/to/ktrdr.db; default: "
+        "SQLite in the home directory.",
     )
     broker_url: SecretStr | None = Field(
         default=None, description="amqp(s)://user:password@host/vhost; the default is in-process."
@@ -126,8 +128,10 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in use."""
-        return self.database_url or f"sqlite:///{(self.home / 'ktrdr.db').absolute()}"
+        """The SQLAlchemy URL in use; it may hold a password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'ktrdr.db').absolute()}"
 
     @property
     def listen_address(self) -> tuple[str, int]:
@@ -156,7 +160,7 @@ class Settings(BaseSettings):
         return self.home / "instances"
 
 
-SECRETS = ("broker_url", "management_url", "blob_token")
+SECRETS = ("broker_url", "management_url", "blob_token", "database_url")
 """Settings that may also be in a file, which the variable with ``_FILE`` names: ``KTRDR_BROKER_URL_FILE``."""
 
 

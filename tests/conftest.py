@@ -9,16 +9,30 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.broker.fixtures import any_private_node, broker, cluster, private_node, running_cluster, start_node
+from tests.postgres.fixtures import (
+    database_url,
+    databases,
+    empty_database_url,
+    empty_postgres_url,
+    postgres_url,
+    usual_database_url,
+)
 from tests.small_disk import run_as_root_of_a_namespace, small_disk
 
 __all__ = [
     "any_private_node",
     "broker",
     "cluster",
+    "database_url",
+    "databases",
+    "empty_database_url",
+    "empty_postgres_url",
+    "postgres_url",
     "private_node",
     "running_cluster",
     "small_disk",
     "start_node",
+    "usual_database_url",
 ]
 
 # The same examples on every run, so that a change is what makes a test fail; KTRDR_TEST_RANDOM=1 explores.

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, or_, select
 
-from ktrdr.backend.instances import Instances
+from ktrdr.backend.instances import Registry
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import inbox, instances, operations, outbox
 from ktrdr.backend.work import Work
@@ -48,7 +48,7 @@ def _forget_mail(work: Work) -> int:
     )
 
 
-def _forget_instances(work: Work, alive: Instances) -> int:
+def _forget_instances(work: Work, alive: Registry) -> int:
     old = select(instances.c.id).where(instances.c.started_at < work.now - _KEEP_INSTANCES)
     dead = [instance for instance in work.connection.execute(old).scalars() if alive.is_gone(instance)]
     deleted = 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from ktrdr.errors import DatabaseUnavailableError, StorageFullError, StoreError
 
@@ -19,6 +20,43 @@ At most one process at a time is this instance, and sees to what it owns: ``ktrd
 """
 _LOCK_TRIES = 25
 _LOCK_PAUSE_S = 0.02
+
+
+class Lock(Protocol):
+    """What a living instance holds."""
+
+    def renew(self) -> None:
+        """Take it again, if it was lost.
+
+        Raises:
+            StoreError: another process has taken it meanwhile.
+            DatabaseUnavailableError: this cannot be found out now.
+        """
+
+    def release(self) -> None:
+        """Say that the instance has ended."""
+
+
+class Registry(Protocol):
+    """The backend processes that share a database."""
+
+    def register(self, instance: str) -> Lock:
+        """Say that this process is the instance, until it releases the lock or ends.
+
+        Raises:
+            StoreError: the instance is the broker's, and another process is it already.
+            StorageFullError: the disk is full.
+            DatabaseUnavailableError: it cannot be said.
+        """
+
+    def is_alive(self, instance: str) -> bool:
+        """Return whether a process holds the lock of that instance."""
+
+    def is_gone(self, instance: str) -> bool:
+        """Return whether what the instance carries is free for others to take over."""
+
+    def remove_stale(self) -> list[str]:
+        """Remove what is left of dead instances; return which they were."""
 
 
 class Instances:
@@ -62,6 +100,11 @@ class Instances:
         # Shared: two processes that ask at the same moment must not take each other for the holder.
         with _locked(self._path(instance), fcntl.LOCK_SH) as free:
             return free is False
+
+    def alive(self) -> list[str]:
+        """Return the instances that a process is, by name."""
+        names = sorted(path.name.removesuffix(_SUFFIX) for path in self._directory.glob(f"*{_SUFFIX}"))
+        return [name for name in names if self.is_alive(name)]
 
     def is_gone(self, instance: str) -> bool:
         """Return whether what the instance carries is free for others to take over."""
@@ -109,6 +152,9 @@ class InstanceLock:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor: int | None = descriptor
+
+    def renew(self) -> None:
+        """Do nothing: the kernel takes it from nobody who lives."""
 
     def release(self) -> None:
         """Say that the instance has ended."""

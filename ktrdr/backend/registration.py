@@ -5,18 +5,21 @@ import os
 import socket
 
 import structlog
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import delete, insert, update
 
 import ktrdr
 from ktrdr.backend import dispatching
-from ktrdr.backend.instances import BROKER_INSTANCE, InstanceLock
+from ktrdr.backend.instances import BROKER_INSTANCE, Lock
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import instances
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
-from ktrdr.errors import KtrdrError
+from ktrdr.clock import Clock
+from ktrdr.errors import DatabaseUnavailableError, KtrdrError
 
 _log = structlog.get_logger()
+
+_RENEW_EVERY_S = 5.0
 
 
 class Registration:
@@ -25,16 +28,17 @@ class Registration:
     Args:
         store: the database that is shared.
         instance: the name.
+        clock: for intervals.
         offload: runs what blocks.
     """
 
-    def __init__(self, store: OperationStore, instance: str, *, offload: Offload) -> None:
+    def __init__(self, store: OperationStore, instance: str, *, clock: Clock, offload: Offload) -> None:
         self._store = store
         self._instance = instance
+        self._clock = clock
         self._offload = offload
         self._entering = asyncio.Lock()
-        self._lock: InstanceLock | None = None
-        self._hold: Connection | None = None
+        self._lock: Lock | None = None
 
     async def enter(self) -> None:
         """Be the instance, if this is not so already.
@@ -57,9 +61,22 @@ class Registration:
         except KtrdrError as error:
             # Others find out by the lock that is free.
             _log.warning("operations not released", error=str(error))
-        self._let_go()
         self._lock.release()
         self._lock = None
+
+    async def run(self) -> None:
+        """Stay it, for ever.
+
+        Raises:
+            StoreError: another process has become it, while the database was away.
+        """
+        while True:
+            await self._clock.sleep(_RENEW_EVERY_S)
+            if self._lock is not None:
+                try:
+                    await self._offload(self._lock.renew)
+                except DatabaseUnavailableError as error:
+                    _log.warning("it is not known whether this process is still alone", error=str(error))
 
     def is_at_work(self, instance: str) -> bool:
         """Return whether an instance may be writing; asked before this one does."""
@@ -70,21 +87,11 @@ class Registration:
     def _enter(self) -> None:
         lock = self._store.instances.register(self._instance)
         try:
-            if self._instance == BROKER_INSTANCE:
-                self._hold = self._store.hold()
             self._store.change(self._record_begin)
         except BaseException:
-            self._let_go()
             lock.release()
             raise
         self._lock = lock
-
-    def _let_go(self) -> None:
-        if self._hold is not None:
-            # Not back to the others, with what it holds.
-            self._hold.invalidate()
-            self._hold.close()
-            self._hold = None
 
     def _record_begin(self, work: Work) -> None:
         work.connection.execute(delete(instances).where(instances.c.id == self._instance))

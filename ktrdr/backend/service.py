@@ -182,7 +182,7 @@ class Backend:
             accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
         )
-        self._registration = Registration(store, self.instance, offload=offload)
+        self._registration = Registration(store, self.instance, clock=clock, offload=offload)
         self._working: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ class Backend:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._listening.start(group)
-            for forever in (self._relay, self._sweep, self._feed, self._progress):
+            for forever in (self._relay, self._sweep, self._feed, self._progress, self._registration):
                 group.create_task(forever.run())
             if self._is_broker:
                 group.create_task(self._presences.run())

@@ -7,23 +7,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, and_, func, make_url, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from ktrdr.backend import cancelling
 from ktrdr.backend.catalog import ModelCatalog
-from ktrdr.backend.database import CommitWatch, Database
+from ktrdr.backend.commit_watch import CommitWatch
+from ktrdr.backend.conflicts import ConflictError
+from ktrdr.backend.database import Database
+from ktrdr.backend.database_url import is_sqlite, parse_url
 from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
-from ktrdr.backend.instances import BROKER_INSTANCE, Instances
+from ktrdr.backend.instances import BROKER_INSTANCE, Instances, Registry
 from ktrdr.backend.lookup import find_operation
 from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
+from ktrdr.backend.server_instances import ServerInstances
 from ktrdr.backend.statements import OPERATION, OPERATION_AND_REQUEST, OPERATIONS
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
-from ktrdr.backend.work import ConflictError, Work
+from ktrdr.backend.work import Work
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError, StorageFullError
 from ktrdr.events import TrainingRequested
@@ -46,7 +50,7 @@ class OperationStore:
     def __init__(
         self,
         database: Database,
-        instances: Instances,
+        instances: Registry,
         *,
         clock: Clock | None = None,
         ids: IdFactory | None = None,
@@ -87,13 +91,13 @@ class OperationStore:
         except BaseException:
             database.close()
             raise
-        return cls(database, Instances(settings.instances_dir), clock=clock, ids=ids)
+        return cls(database, registry_of(database, settings), clock=clock, ids=ids)
 
     @staticmethod
     def exists(settings: Settings) -> bool:
         """Return whether there is a database; one that is not a file is taken to be there."""
-        url = make_url(settings.database)
-        return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+        url = parse_url(settings.database)
+        return not is_sqlite(url) or Path(url.database or "").exists()
 
     def close(self) -> None:
         """Close its connections."""
@@ -213,7 +217,7 @@ class OperationStore:
 
         With SQLite it is seen on its own machine only, as the database is.
         """
-        return self._database.is_held() or self.instances.is_alive(BROKER_INSTANCE)
+        return self.instances.is_alive(BROKER_INSTANCE)
 
     def why_waiting(self, operation: OperationRecord) -> str:
         """Return in words what the operation waits for; empty if it runs, is about to, or has ended."""
@@ -247,10 +251,6 @@ class OperationStore:
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a transaction that sees one state of the database, for queries of one's own."""
         return self._database.read()
-
-    def hold(self) -> Connection | None:
-        """Be the one process that carries what goes over the broker; see `Database.hold`."""
-        return self._database.hold()
 
     def watch_commits(self) -> CommitWatch:
         """Return what tells whether anybody, in any process, has committed."""
@@ -334,3 +334,8 @@ class OperationStore:
     def now(self) -> datetime:
         """Return the time under which a change would be recorded now, in UTC."""
         return self._clock.now().astimezone(UTC)
+
+
+def registry_of(database: Database, settings: Settings) -> Registry:
+    """Return who shares a database: processes of one machine a file, of any machines a server."""
+    return Instances(settings.instances_dir) if database.path is not None else ServerInstances(database)

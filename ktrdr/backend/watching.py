@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 
 POLL_S = 0.02
 """How often the database is asked whether anybody has committed; that takes some 5 µs, without a lock."""
+_POLL_SERVER_S = 0.05
+"""Likewise, where a server has to be asked."""
 _PAUSE_S = 1.0
 """Before it is asked again, if it cannot be."""
 
@@ -107,12 +109,14 @@ class Feed:
     async def run(self) -> None:
         """Notice what other processes commit, for ever."""
         commits = self._store.watch_commits()
+        poll_s = self._poll_s if commits.is_instant else max(self._poll_s, _POLL_SERVER_S)
         try:
             is_connected, has_changed = False, False
             while True:
                 try:
-                    # To connect may wait for others; to ask then does not.
-                    news = commits.changed() if is_connected else await self._offload(commits.changed)
+                    # To connect may wait for others; to ask then does not, unless a server has to answer.
+                    at_once = is_connected and commits.is_instant
+                    news = commits.changed() if at_once else await self._offload(commits.changed)
                     is_connected = True
                     has_changed = has_changed or news
                     if has_changed:
@@ -122,7 +126,7 @@ class Feed:
                 except (DatabaseUnavailableError, StorageFullError) as error:
                     _log.warning("database cannot be watched", error=str(error))
                     await self._clock.sleep(_PAUSE_S)
-                await self._clock.sleep(self._poll_s)
+                await self._clock.sleep(poll_s)
         finally:
             commits.close()
 

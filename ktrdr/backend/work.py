@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, CursorResult
 
 from ktrdr.backend import statements
+from ktrdr.backend.conflicts import ConflictError
 from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import Trigger, apply
@@ -30,10 +31,6 @@ class Claim(Protocol):
     @property
     def claim_id(self) -> str:
         """The claim."""
-
-
-class ConflictError(Exception):
-    """Another transaction changed the operation since this one read it; the transaction is to be repeated."""
 
 
 class Work:

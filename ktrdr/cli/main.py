@@ -5,7 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from ktrdr.cli import agent, agents, broker, dead, doctor, models, ops, serve, strategies, tokens, train, work
+from ktrdr.cli import (
+    agent,
+    agents,
+    broker,
+    db,
+    dead,
+    doctor,
+    models,
+    ops,
+    serve,
+    strategies,
+    tokens,
+    train,
+    work,
+)
 
 app = typer.Typer(
     name="ktrdr",
@@ -25,6 +39,7 @@ app.command("agents")(agents.agents)
 app.add_typer(broker.app, name="broker")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(db.app, name="db")
 app.command("doctor")(doctor.doctor)
 
 

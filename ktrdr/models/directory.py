@@ -96,6 +96,11 @@ class ModelDirectory:
             )
         return parent / parts[1]
 
+    def versions(self) -> list[str]:
+        """Return the names of the versions that are on the disk, whether they are registered or not."""
+        found = self.root.glob("[!.]*/*_v[0-9]*/metadata.json")
+        return sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in found)
+
     def stage(self, files: Mapping[str, bytes], *, owner: str) -> StagedModel:
         """Write the files, and their hashes beside them, durably but outside the versions.
 

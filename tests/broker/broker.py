@@ -1,16 +1,13 @@
 """The broker that tests run against, wherever it comes from."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tests.broker.container import container
 from tests.broker.node import PrivateNode
 from tests.broker.node_config import NodeConfig
 from tests.broker.search import docker_answers, given_url
-
-_STOPPED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +30,9 @@ def any_broker() -> Iterator[Broker]:
     with ExitStack() as stack:
         url = given_url()
         if url is None and docker_answers():
-            url = stack.enter_context(_container())
+            url = stack.enter_context(container("rabbitmq"))
         if url is not None:
             yield Broker(url, None)
         else:
             node = stack.enter_context(PrivateNode(NodeConfig(tls=True)))
             yield Broker(node.amqp_url(), node)
-
-
-@contextmanager
-def _container() -> Iterator[str | None]:
-    """Run RabbitMQ in Docker; there is no URL if the engine cannot, such as for want of the image."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.broker.docker_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip() or None
-    finally:
-        process.communicate(timeout=_STOPPED_WITHIN_S)

@@ -18,13 +18,20 @@ class Guardian:
 
     A small process of its own does the work: `close`, or the end of this process by whatever cause, makes it
     kill everything and remove the directory.
+
+    Args:
+        of: What it is for; the name of the directory says so.
+        user: Who the processes are run as, and whose the directory is; None for the user of this process.
+        last_signal: Sent to processes first when all is over, if they have something to clear away.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, of: str = "rabbitmq", *, user: str | None = None, last_signal: int = signal.SIGKILL
+    ) -> None:
         self._lock = threading.Lock()
         self._asked = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", _SCRIPT],
+            [sys.executable, "-I", "-S", _SCRIPT, of, str(int(last_signal)), user or ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -79,4 +86,4 @@ class Guardian:
             answer: dict[str, Any] = json.loads(line)
             if answer["number"] == self._asked:
                 return answer
-        raise BrokenPipeError("The guardian of a private broker is gone")
+        raise BrokenPipeError("The guardian of private processes is gone")

@@ -1,4 +1,4 @@
-"""The process that starts a private broker's processes, and leaves nothing of them when it is left alone.
+"""The process that starts a private server's processes, and leaves nothing of them when it is left alone.
 
 A script of its own, so that it outlives whoever started it, by whatever that died: its standard input closes
 then, and it kills what it has started and removes the directory. It reads one JSON object per line and
@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 _POLL_S = 0.005
 _ORPHANS_END_WITHIN_S = 30.0
+_LAST_SIGNAL_WITHIN_S = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 _started: list[int] = []
@@ -33,19 +35,22 @@ def main() -> None:
         # The helpers of a dead node become children of this process, which can tell when they are gone.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.chdir("/")
-    directory = tempfile.mkdtemp(prefix="ktrdr-rabbitmq-")
+    of, last_signal, user = sys.argv[1:]
+    directory = tempfile.mkdtemp(prefix=f"ktrdr-{of}-")
+    if user:
+        shutil.chown(directory, user)
     try:
         _answer(0, {"directory": directory})
         for line in sys.stdin:
             question = json.loads(line)
             number = question.pop("number")
             try:
-                _answer(number, _do(**question))
+                _answer(number, _do(user=user, **question))
             except OSError as error:
                 _answer(number, {"error": str(error)})
     finally:
         for pid in reversed(_started):
-            _end(pid, signal.SIGKILL, within_s=0)
+            _end(pid, int(last_signal), within_s=_LAST_SIGNAL_WITHIN_S)
         _wait_for_orphans()
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -57,17 +62,18 @@ def _answer(number: int, answer: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
-def _do(do: str, **arguments: Any) -> dict[str, Any]:
+def _do(do: str, user: str, **arguments: Any) -> dict[str, Any]:
     match do:
         case "start":
-            return {"pid": _start(**arguments)}
+            return {"pid": _start(user=user, **arguments)}
         case "end":
             return {"code": _end(**arguments)}
         case _:
             return {"code": _exit_code(**arguments)}
 
 
-def _start(command: list[str], environment: dict[str, str], log: str) -> int:
+def _start(command: list[str], environment: dict[str, str], log: str, user: str) -> int:
+    account = pwd.getpwnam(user) if user else None
     with Path(log).open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -77,6 +83,9 @@ def _start(command: list[str], environment: dict[str, str], log: str) -> int:
             stderr=output,
             cwd=Path(log).parent,
             start_new_session=True,
+            user=account and account.pw_uid,
+            group=account and account.pw_gid,
+            extra_groups=account and [],
         )
     _started.append(process.pid)
     return process.pid

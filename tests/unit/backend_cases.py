@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
+from ktrdr.backend.instances import InstanceLock
 from ktrdr.backend.persistence import ModelPersister, VerifiedModel
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
@@ -356,8 +357,11 @@ class World:
         backend._transactions.abandon()
         await backend._bus.close()
         lock = backend._registration._lock
-        if lock is not None and lock._descriptor is not None:
-            os.close(lock._descriptor)
+        if isinstance(lock, InstanceLock):
+            if lock._descriptor is not None:
+                os.close(lock._descriptor)
+        elif lock is not None:
+            lock.release()
 
     async def stop_backend(self) -> None:
         """End the backend in an orderly way; bus, agents and database stay."""

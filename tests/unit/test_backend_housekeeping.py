@@ -19,8 +19,10 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path, backend={"instance": BROKER_INSTANCE}, retry_backoff_s=0.0) as world:
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with started(
+        tmp_path, database_url=database_url, backend={"instance": BROKER_INSTANCE}, retry_backoff_s=0.0
+    ) as world:
         yield world
 
 
@@ -29,6 +31,7 @@ def _count(world: World, table: object) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: World) -> None:
     agent = world.agent
     for number in range(OPERATIONS):

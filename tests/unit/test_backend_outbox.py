@@ -61,12 +61,12 @@ def buses() -> list[Obstructed]:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, buses: list[Obstructed]) -> AsyncIterator[World]:
+async def world(tmp_path: Path, database_url: str, buses: list[Obstructed]) -> AsyncIterator[World]:
     def wrap(bus: Bus) -> Any:
         buses.append(Obstructed(bus))
         return buses[0]
 
-    async with started(tmp_path, wrap=wrap) as world:
+    async with started(tmp_path, database_url=database_url, wrap=wrap) as world:
         yield world
 
 
@@ -298,6 +298,7 @@ async def test_a_request_nobody_could_hear_is_not_written(world: World) -> None:
     world.store.change(lambda work: dispatching.forget_unsent(work, "nobody"))
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_many_that_wait_for_a_broker_are_each_published_once_when_it_is_back(
     world: World, buses: list[Obstructed]
 ) -> None:

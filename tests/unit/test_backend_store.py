@@ -13,8 +13,8 @@ from tests.unit.backend_cases import World, settings_in, started, wish
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path) as world:
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with started(tmp_path, database_url=database_url) as world:
         yield world
 
 

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from ktrdr.backend.instances import InstanceLock
+from ktrdr.backend.instances import Lock
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.events import FailureCause
@@ -16,8 +17,8 @@ from tests.unit.backend_cases import Run, World, started, wish
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path) as world:
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with started(tmp_path, database_url=database_url) as world:
         yield world
 
 
@@ -32,7 +33,7 @@ def _belongs_to(world: World, operation_id: str, instance: str | None) -> None:
     )
 
 
-def _living(world: World, instance: str) -> InstanceLock:
+def _living(world: World, instance: str) -> Lock:
     return world.store.instances.register(instance)
 
 
@@ -128,9 +129,9 @@ async def test_a_cancel_of_what_nobody_carries_needs_no_backend(world: World, st
     assert not world.store.is_interrupted(world.get(operation_id))
 
 
-async def test_of_several_processes_one_takes_over(tmp_path: Path) -> None:
-    clock = VirtualClock()
-    async with started(tmp_path, clock=clock) as first, started(tmp_path, clock=clock) as second:
+async def test_of_several_processes_one_takes_over(tmp_path: Path, database_url: str) -> None:
+    options: dict[str, Any] = {"clock": (clock := VirtualClock()), "database_url": database_url}
+    async with started(tmp_path, **options) as first, started(tmp_path, **options) as second:
         ids = [await first.submit() for _ in range(5)]
         while first.agent.waiting:
             await first.agent.request()
@@ -142,9 +143,9 @@ async def test_of_several_processes_one_takes_over(tmp_path: Path) -> None:
         assert first.agent.waiting + second.agent.waiting == 5
 
 
-async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Path) -> None:
-    clock = VirtualClock()
-    async with started(tmp_path, clock=clock) as first, started(tmp_path, clock=clock) as second:
+async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Path, database_url: str) -> None:
+    options: dict[str, Any] = {"clock": VirtualClock(), "database_url": database_url}
+    async with started(tmp_path, **options) as first, started(tmp_path, **options) as second:
         operation_id = await first.submit()
         _belongs_to(first, operation_id, "dead")
         seen_by_both = first.get(operation_id)
@@ -158,11 +159,13 @@ async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Pat
         assert first.get(operation_id).owner == first.backend.instance
 
 
-async def test_a_process_that_stops_leaves_its_operations_to_the_next(tmp_path: Path) -> None:
-    clock = VirtualClock()
-    async with started(tmp_path, clock=clock) as first:
+async def test_a_process_that_stops_leaves_its_operations_to_the_next(
+    tmp_path: Path, database_url: str
+) -> None:
+    options: dict[str, Any] = {"clock": VirtualClock(), "database_url": database_url}
+    async with started(tmp_path, **options) as first:
         operation_id = await first.submit()
-    async with started(tmp_path, clock=clock) as second:
+    async with started(tmp_path, **options) as second:
         await second.pass_time()
         assert (await second.agent.request()).operation_id == operation_id
         assert second.get(operation_id).owner == second.backend.instance

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class Counted(Database):
 class World:
     """A database, and who writes to it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.database = Counted(f"sqlite:///{directory / 'ktrdr.db'}", busy_timeout_s=0.2)
+    def __init__(self, directory: Path, url: str) -> None:
+        self.database = Counted(url, busy_timeout_s=0.2)
         ensure_schema(self.database)
         self.database.begun = 0
         self.store = OperationStore(self.database, Instances(directory / "instances"))
@@ -75,8 +75,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    world = World(tmp_path, database_url)
     yield world
     world.store.close()
 
@@ -131,12 +131,16 @@ async def test_more_changes_than_fit_in_one_transaction_are_each_made_once(
 
 
 async def test_a_database_that_is_locked_is_an_error_for_all_who_wait_and_goes_on_afterwards(
-    world: World, tmp_path: Path
+    world: World, database_url: str
 ) -> None:
-    other = Database(f"sqlite:///{tmp_path / 'ktrdr.db'}")
-    with other.write():
+    other = Database(database_url)
+    with suppress(ZeroDivisionError), other.write() as connection:
+        connection.execute(
+            insert(inbox).values(event_id="a", operation_id="o", type="t", received_at=world.store.now())
+        )
         tasks = [world.change(_note(name)) for name in ("a", "b")]
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        raise ZeroDivisionError
     assert [type(result) for result in results] == [DatabaseUnavailableError] * 2
     assert "locked" in str(results[0])
     assert await world.transactions.change(_note("after")) == "after"
@@ -180,7 +184,7 @@ async def test_an_error_outside_of_any_change_reaches_everybody_who_waits(tmp_pa
     async def away(_function: Callable[[], Any]) -> Any:
         raise StoreError("There are no threads.")
 
-    world = World(tmp_path)
+    world = World(tmp_path, f"sqlite:///{tmp_path / 'ktrdr.db'}")
     world.transactions = Transactions(world.store, "here", clock=VirtualClock(), offload=away)
     tasks = [world.change(_note(name)) for name in ("a", "b")]
     results = await asyncio.gather(*tasks, return_exceptions=True)
