@@ -56,6 +56,10 @@ async def test_a_training_is_accepted_with_where_it_runs_and_why(api: Api, clien
     assert (accepted["symbols"], accepted["timeframes"]) == (["EURUSD"], ["1h"])
     assert (accepted["strategy_name"], accepted["created"]) == ("eurusd_momentum", True)
     assert request_of(api, operation_id).seed == 7
+    shown = (await client.get(f"/api/v1/operations/{operation_id}")).json()["data"]
+    assert shown["decision"]["mode"] == shown["decision"]["where"] == shown["metadata"]["mode"] == "local"
+    assert shown["decision"]["reason"] == accepted["decision"]["reason"]
+    assert "decided" in [each["kind"] for each in shown["history"]]
 
 
 async def test_what_former_clients_send_is_understood(api: Api, client: httpx.AsyncClient) -> None:

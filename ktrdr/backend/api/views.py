@@ -10,6 +10,7 @@ from ktrdr.backend.listing import AttemptRecord, NumberedEntry
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.events import TrainingProgress, TrainingRequested
+from ktrdr.training.execution_mode_selector import Mode, Place
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 
@@ -49,6 +50,14 @@ class MetadataView(BaseModel):
     start_date: datetime | None = None
     end_date: datetime | None = None
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class PlaceView(BaseModel):
+    """Where an operation runs, and why."""
+
+    mode: Mode | None = Field(description="What was asked for, or the default when it was submitted.")
+    where: Place
+    reason: str | None
 
 
 class OperationSummary(BaseModel):
@@ -101,6 +110,9 @@ class OperationDetail(OperationSummary):
     parent_operation_id: str | None = None
     progress: ProgressView
     metadata: MetadataView
+    decision: PlaceView | None = Field(
+        description="Where it runs now: it may have fallen back; the history has the whole story."
+    )
     max_attempts: int
     seed: int
     device: str | None
@@ -192,11 +204,14 @@ def _detail(record: OperationRecord, request: TrainingRequested | None) -> dict[
         "metadata": MetadataView(
             symbol=record.symbol,
             timeframe=record.timeframe,
-            mode="host" if record.owner == BROKER_INSTANCE else "local",
+            mode=record.place or (Place.HOST if record.owner == BROKER_INSTANCE else Place.LOCAL),
             start_date=min((each.start for each in bars), default=None),
             end_date=max((each.end for each in bars), default=None),
             parameters={"strategy_name": record.strategy, "seed": record.seed},
         ),
+        "decision": PlaceView(mode=record.mode, where=record.place, reason=record.place_reason)
+        if record.place is not None
+        else None,
         "max_attempts": record.max_attempts,
         "seed": record.seed,
         "device": record.device,
