@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ktrdr.backend.api.events import EventStream
+from ktrdr.backend.api.events import EventStream, Tellings
 from ktrdr.backend.api.server import serving
 from ktrdr.backend.states import State
 from tests.unit.api_cases import Api
@@ -286,7 +286,7 @@ async def test_what_is_no_id_of_an_event_is_refused(
 async def test_something_is_sent_while_nothing_happens(api: Api) -> None:
     operation_id = await api.submitted()
     closing = asyncio.Event()
-    answer = EventStream(api.service, operation_id, 0, closing=closing, ping_s=0.01)
+    answer = EventStream(Tellings(api.service), operation_id, 0, closing=closing, ping_s=0.01)
     pieces = []
     async with asyncio.timeout(PATIENCE_S):
         async for piece in answer.body_iterator:
@@ -301,7 +301,7 @@ async def test_a_watcher_that_never_reads_has_nothing_kept_for_it_but_the_newest
         operation_id = await api.submitted()
         run = await api.agent.take()
         await api.until(operation_id, State.RUNNING)
-        answer = EventStream(api.service, operation_id, 0, closing=asyncio.Event())
+        answer = EventStream(Tellings(api.service), operation_id, 0, closing=asyncio.Event())
         pieces = answer.body_iterator
         while b"event: operation" not in bytes(await anext(pieces)):
             pass
@@ -331,8 +331,10 @@ async def test_many_watchers_of_one_operation_all_see_its_end(api: Api) -> None:
     async with api.at_work():
         operation_id = await api.submitted()
 
+        tellings = Tellings(api.service)
+
         async def follow() -> list[str]:
-            answer = EventStream(api.service, operation_id, 0, closing=asyncio.Event())
+            answer = EventStream(tellings, operation_id, 0, closing=asyncio.Event())
             return history_of(parse(b"".join([bytes(p) async for p in answer.body_iterator]).decode()))
 
         watching = [asyncio.create_task(follow()) for _ in range(200)]

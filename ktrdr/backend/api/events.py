@@ -17,8 +17,9 @@ One that does not read at all is cut off by the server after 30 s.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 
 import structlog
 from fastapi.responses import StreamingResponse
@@ -30,22 +31,75 @@ from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.views import detail, history_view
 from ktrdr.backend.listing import history_after
 from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.store import OperationStore
 from ktrdr.errors import KtrdrError
 
 END = "end"
 """The id of the last event."""
 _PING_S = 15.0
 _PING = format_sse_event(data_str=None, comment="still there")
+_END = format_sse_event(data_str="{}", event=END, id=END)
 _RETRY_MS = 1000
 
 _log = structlog.get_logger()
+
+
+class Tellings:
+    """What there is to tell of the operations that are watched, read once for all their watchers."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._told: dict[str, _Telling] = {}
+
+    @contextmanager
+    def of(self, operation_id: str) -> Iterator["_Telling"]:
+        """Yield that of one operation; it is kept as long as anybody has it."""
+        telling = self._told.setdefault(operation_id, _Telling(self.service.store, operation_id))
+        telling.watchers += 1
+        try:
+            yield telling
+        finally:
+            telling.watchers -= 1
+            if telling.watchers == 0:
+                del self._told[operation_id]
+
+
+class _Telling:
+    def __init__(self, store: OperationStore, operation_id: str) -> None:
+        self.watchers = 0
+        self._store = store
+        self._operation_id = operation_id
+        self._reading = asyncio.Lock()
+        self._revision = -1
+        self._numbers: list[int] = []
+        self._history: list[bytes] = []
+        self._record: OperationRecord | None = None
+        self._state = b""
+
+    async def history(self, revision: int, after: int) -> tuple[list[bytes], int]:
+        """Return what has happened since an entry, and the number of the last, as of a revision or later."""
+        async with self._reading:
+            if revision > self._revision:
+                last = self._numbers[-1] if self._numbers else 0
+                for entry in await run_in_threadpool(history_after, self._store, self._operation_id, last):
+                    self._numbers.append(entry.number)
+                    self._history.append(_event("history", history_view(entry), str(entry.number)))
+                self._revision = revision
+        first = bisect_right(self._numbers, after)
+        return self._history[first:], self._numbers[-1] if first < len(self._numbers) else after
+
+    def state(self, record: OperationRecord) -> bytes:
+        """Return the operation as it is."""
+        if record is not self._record:
+            self._record, self._state = record, _event("operation", detail(record))
+        return self._state
 
 
 class EventStream(StreamingResponse):
     """Everything that happens to an operation, until its end.
 
     Args:
-        service: where it is watched.
+        tellings: where it is watched.
         operation_id: which one.
         after: the number of the last entry of its history that the client has.
         closing: when set, the stream ends; a client comes back then.
@@ -56,14 +110,14 @@ class EventStream(StreamingResponse):
 
     def __init__(
         self,
-        service: Service,
+        tellings: Tellings,
         operation_id: str,
         after: int,
         *,
         closing: asyncio.Event,
         ping_s: float = _PING_S,
     ) -> None:
-        self._service = service
+        self._tellings = tellings
         self._operation_id = operation_id
         self._after = after
         self._closing = closing
@@ -74,32 +128,25 @@ class EventStream(StreamingResponse):
     async def _content(self) -> AsyncIterator[bytes]:
         yield format_sse_event(data_str=None, retry=_RETRY_MS)
         revision = -1
-        async with aclosing(self._changes()) as changes:
-            async for record in changes:
-                if record is None:
-                    yield _PING
-                    continue
-                # Progress alone adds nothing to the history.
-                if record.revision != revision:
-                    revision = record.revision
-                    for event in await self._news():
-                        yield event
-                yield _event("operation", detail(record))
-                if record.state.terminal:
-                    yield format_sse_event(data_str="{}", event=END, id=END)
-
-    async def _news(self) -> list[bytes]:
-        """Return what was added to the history since it was last asked for."""
-        entries = await run_in_threadpool(history_after, self._service.store, self._operation_id, self._after)
-        if entries:
-            self._after = entries[-1].number
-        return [_event("history", history_view(entry), str(entry.number)) for entry in entries]
+        with self._tellings.of(self._operation_id) as telling:
+            async with aclosing(self._changes()) as changes:
+                async for record in changes:
+                    if record is None:
+                        yield _PING
+                        continue
+                    events: list[bytes] = []
+                    # Progress alone adds nothing to the history.
+                    if record.revision != revision:
+                        revision = record.revision
+                        events, self._after = await telling.history(revision, self._after)
+                    end = [_END] if record.state.terminal else []
+                    yield b"".join([*events, telling.state(record), *end])
 
     async def _changes(self) -> AsyncGenerator[OperationRecord | None, None]:
         """Yield the operation whenever it has changed, and None when it has not for a while."""
         closing = asyncio.create_task(self._closing.wait())
         coming: asyncio.Task[OperationRecord] | None = None
-        async with aclosing(self._service.operations.watch(self._operation_id)) as records:
+        async with aclosing(self._tellings.service.operations.watch(self._operation_id)) as records:
             try:
                 while True:
                     coming = coming or asyncio.create_task(anext(records))

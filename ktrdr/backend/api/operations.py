@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from pydantic import BaseModel, Field
 
 from ktrdr.backend.api.access import Access
-from ktrdr.backend.api.events import END, EventStream
+from ktrdr.backend.api.events import END, EventStream, Tellings
 from ktrdr.backend.api.pages import from_cursor, to_cursor
 from ktrdr.backend.api.problems import Problem
 from ktrdr.backend.api.service import Service
@@ -87,7 +87,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
     """Return the routes; streams of events end when ``closing`` is set."""
     router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
     read, write = [Depends(access.reading())], [Depends(access.writing(Role.OPERATOR))]
-    store = service.store
+    store, tellings = service.store, Tellings(service)
 
     @router.get("", dependencies=read, summary="List operations, newest first")
     def list_operations(
@@ -163,7 +163,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
         store.get(operation_id)
         if last_event_id == END:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return EventStream(service, operation_id, _number(last_event_id), closing=closing)
+        return EventStream(tellings, operation_id, _number(last_event_id), closing=closing)
 
     async def cancel(
         request: Request, operation_id: OperationId, wish: Annotated[Cancellation | None, Body()] = None

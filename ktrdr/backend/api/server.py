@@ -21,7 +21,7 @@ from ktrdr.settings import Settings
 _HEAD_S = 10.0
 _UNREAD_S = 30.0
 _MAX_HEAD_BYTES = 16 * 1024
-_MAX_CONNECTIONS = 512
+_MAX_CONNECTIONS = 4096
 _KEEP_ALIVE_S = 75
 
 _log = structlog.get_logger()
