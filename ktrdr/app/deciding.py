@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 
-from ktrdr.backend.configuration import read_value
+from ktrdr.backend.configuration import read_value, set_value
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import AgentRecord, AgentStatus, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.settings import Settings
-from ktrdr.training.execution_mode_selector import Here, Host, Hosts, Mode
+from ktrdr.training.execution_mode_selector import Decision, Here, Host, Hosts, Mode, Wanted, choose
 
 DEFAULT_MODE = "default_mode"
 """Its name in the configuration."""
@@ -26,18 +28,70 @@ _UNFIT = {
 }
 
 
-def default_mode(settings: Settings, store: OperationStore) -> Mode:
-    """Return the mode of trainings for which none is named. Blocks.
+@dataclass(frozen=True, slots=True)
+class DefaultMode:
+    """The mode of trainings for which none is named."""
 
-    It is what was set at run time, else ``KTRDR_DEFAULT_MODE``, else ``host`` if a broker is named.
+    mode: Mode
+    source: str
+    """Who says so, in words."""
+
+
+def default_mode(settings: Settings, store: OperationStore | None) -> DefaultMode:
+    """Return what was set at run time, else ``KTRDR_DEFAULT_MODE``, else ``host`` if a broker is named.
+
+    It blocks.
+
+    Args:
+        settings: of this process.
+        store: where it may have been set; None if there is no database yet.
     """
-    with store.reading() as connection:
-        stored = read_value(connection, DEFAULT_MODE)
+    stored = None
+    if store is not None:
+        with store.reading() as connection:
+            stored = read_value(connection, DEFAULT_MODE)
     if stored is not None:
-        return Mode(stored)
+        return DefaultMode(Mode(stored), "set at run time")
     if settings.default_mode is not None:
-        return Mode(settings.default_mode)
-    return Mode.LOCAL if settings.broker_url is None else Mode.HOST
+        return DefaultMode(Mode(settings.default_mode), "KTRDR_DEFAULT_MODE")
+    if settings.broker_url is not None:
+        return DefaultMode(Mode.HOST, "a broker is named")
+    return DefaultMode(Mode.LOCAL, "no broker is named")
+
+
+def set_default_mode(store: OperationStore, mode: Mode) -> None:
+    """Set it for every process on the database, until it is set again. Blocks.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be recorded.
+    """
+    store.change(partial(set_value, name=DEFAULT_MODE, value=mode.value))
+
+
+def decide_for_command(settings: Settings, wish: TrainingWish, mode: Mode | None) -> Decision:
+    """Decide where a command's training runs: in its own process, or on hosts by way of ``ktrdr serve``.
+
+    It blocks.
+
+    Raises:
+        NowhereToTrainError: it requires a GPU, and there is none where it may run.
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    here = Here(slots=settings.slots, gpu=local_gpu(settings.device) if wish.require_gpu else None)
+    nobody = Hosts(unreachable="no `ktrdr serve` runs on this database, which speaks with host agents")
+    # Before the first training there is no database; to make one takes a while, and is made for others.
+    if not OperationStore.exists(settings):
+        return choose(wanted_of(wish, mode, default_mode(settings, None)), here, nobody)
+    with OperationStore.open(settings) as store:
+        hosts = what_hosts_are(store, None) if store.is_served() else nobody
+        return choose(wanted_of(wish, mode, default_mode(settings, store)), here, hosts)
+
+
+def wanted_of(wish: TrainingWish, mode: Mode | None, default: DefaultMode) -> Wanted:
+    """Return what is to be decided about a wish."""
+    return Wanted(
+        mode=mode or default.mode, is_default=mode is None, require_gpu=wish.require_gpu, lane=wish.lane
+    )
 
 
 def what_is_here(settings: Settings, store: OperationStore, instance: str, *, with_gpu: bool) -> Here:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from host_agent.agent import HostAgent
 from host_agent.directory import claim_directory
 from host_agent.options import AgentOptions
+from ktrdr.backend.dispatching import LOCAL_LANE
 from ktrdr.backend.preparation import PreparedTraining, prepare_training
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
@@ -21,6 +22,7 @@ from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, OperationCancelledError, StoreError
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
+from ktrdr.training.execution_mode_selector import Decision, Place
 
 if TYPE_CHECKING:
     from ktrdr.models.report.context import ReportContext
@@ -32,7 +34,7 @@ class Embedded:
 
     settings: Settings
     store: OperationStore
-    blobs: DirectoryBlobStore
+    blobs: BlobStore
     backend: Backend
     agent: HostAgent
 
@@ -50,18 +52,41 @@ async def embedded(
 
     The runner process is warmed up at once, so that its imports overlap with what the caller prepares.
     """
-    clock, ids = clock or SystemClock(), ids or RandomIds()
-    options = AgentOptions.from_settings(settings)
-    blobs = DirectoryBlobStore(settings.blobs_dir)
+    async with in_process(
+        settings,
+        blobs=DirectoryBlobStore(settings.blobs_dir),
+        open_store=lambda: OperationStore.open(settings),
+        clock=clock or SystemClock(),
+        ids=ids or RandomIds(),
+    ) as app:
+        yield app
+
+
+@asynccontextmanager
+async def in_process(
+    settings: Settings,
+    *,
+    blobs: BlobStore,
+    open_store: Callable[[], AbstractContextManager[OperationStore]],
+    clock: Clock,
+    ids: IdFactory,
+    warm: bool = True,
+) -> AsyncIterator[Embedded]:
+    """Wire backend and agent of one process; see `embedded`.
+
+    The store is opened in a thread; unless it is to be warm, the runner is started with its first training.
+    """
+    options = AgentOptions.from_settings(settings, lanes=(LOCAL_LANE,), prewarm=warm)
     broker = MemoryBroker(clock)
     bus_of_agent, bus_of_backend = MemoryBus(broker), MemoryBus(broker)
     with claim_directory(settings.agents_dir, prefix="embedded") as directory:
         agent = HostAgent(
             bus=bus_of_agent, blobs=blobs, directory=directory, options=options, clock=clock, ids=ids
         )
-        agent.warm()
+        if warm:
+            agent.warm()
         try:
-            with await asyncio.to_thread(OperationStore.open, settings) as store:
+            with await asyncio.to_thread(open_store) as store:
                 backend = Backend(
                     settings,
                     bus=bus_of_backend,
@@ -114,22 +139,38 @@ def prepare(wish: TrainingWish, settings: Settings, blobs: BlobStore) -> Prepare
     )
 
 
-def submission_of(prepared: PreparedTraining, wish: TrainingWish, ids: IdFactory) -> SubmitTraining:
-    """Return what the backend is asked, with a random seed if none was wished for."""
+def submission_of(
+    prepared: PreparedTraining, wish: TrainingWish, ids: IdFactory, decision: Decision | None = None
+) -> SubmitTraining:
+    """Return what the backend is asked, with a random seed if none was wished for.
+
+    Args:
+        prepared: what `prepare` has made of the wish.
+        wish: what to train.
+        ids: for the seed.
+        decision: where; None: with whom it is submitted to, and nowhere else.
+    """
+    is_local = decision is not None and decision.where is Place.LOCAL
     return SubmitTraining(
         strategy=prepared.strategy,
         symbol=prepared.symbol,
         timeframe=prepared.timeframe,
         datasets=prepared.datasets,
         seed=ids.seed() if wish.seed is None else wish.seed,
-        lane=wish.lane,
+        lane=LOCAL_LANE if is_local else wish.lane,
         require_gpu=wish.require_gpu,
+        decision=decision,
         fingerprint=prepared.fingerprint(wish.seed),
     )
 
 
 async def train_embedded(
-    wish: TrainingWish, settings: Settings, *, stop: asyncio.Event, listener: TrainingListener | None = None
+    wish: TrainingWish,
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    listener: TrainingListener | None = None,
+    decision: Decision | None = None,
 ) -> OperationRecord:
     """Train in this process and return the operation once it has ended.
 
@@ -140,6 +181,7 @@ async def train_embedded(
         settings: where everything is.
         stop: when set, the operation is cancelled, or not even submitted; what was picked up stays pending.
         listener: is told how it goes.
+        decision: why it runs here; is recorded.
 
     Raises:
         StrategyError: the strategy is wrong.
@@ -156,7 +198,7 @@ async def train_embedded(
             raise OperationCancelledError("Cancelled before anything was started.")
         # Before the start, so that it comes before what others have left, and finds what is to be resumed
         # as it was left.
-        submission = await app.backend.submit(submission_of(prepared, wish, ids))
+        submission = await app.backend.submit(submission_of(prepared, wish, ids, decision))
         listener.on_submitted(submission)
         await app.start()
         operation_id = submission.operation.operation_id
@@ -175,8 +217,15 @@ async def train_embedded(
         return record
 
 
-async def submit_for_later(wish: TrainingWish, settings: Settings) -> OperationRecord:
+async def submit_for_later(
+    wish: TrainingWish, settings: Settings, decision: Decision | None = None
+) -> OperationRecord:
     """Record a training without running it; the next process that works goes on with it.
+
+    Args:
+        wish: what to train.
+        settings: where everything is.
+        decision: why it runs here; is recorded.
 
     Raises:
         StrategyError: the strategy is wrong.
@@ -189,7 +238,7 @@ async def submit_for_later(wish: TrainingWish, settings: Settings) -> OperationR
         bus = MemoryBus(MemoryBroker(clock))
         backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids)
         try:
-            return (await backend.submit(submission_of(prepared, wish, ids))).operation
+            return (await backend.submit(submission_of(prepared, wish, ids, decision))).operation
         finally:
             await backend.stop()
             await bus.close()

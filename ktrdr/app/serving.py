@@ -1,22 +1,27 @@
-"""`ktrdr serve`: the backend of the host agents, on a broker, and the HTTP endpoint of its blob store."""
+"""`ktrdr serve`: the backend of host agents and of an agent in this process, and its HTTP endpoint."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 
 import structlog
 
+from ktrdr.app.backends import Backends
 from ktrdr.app.connecting import broker_user, connect_to_broker
-from ktrdr.app.embedded import render_report
+from ktrdr.app.embedded import Embedded, in_process, render_report
+from ktrdr.app.trainings import Trainings
+from ktrdr.backend.api.app import create_app
+from ktrdr.backend.api.server import certificate_of, serving
+from ktrdr.backend.api.service import Service
+from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.opening import open_blob_inventory
 from ktrdr.blobs.store import BlobStore
-from ktrdr.bus.port import Bus
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
@@ -26,59 +31,63 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A backend at work on a broker."""
+    """A backend at work, for an agent in this process and for host agents."""
 
     settings: Settings
     store: OperationStore
     blobs: BlobStore
-    bus: Bus
-    backend: Backend
-    address: str | None
-    """Where the HTTP endpoint listens; None without one."""
+    backends: Backends
+    local: Backend
+    hosts: Backend | None
+    """None if no broker is named."""
+    trainings: Trainings
+    address: str
+    """URL of the HTTP endpoint."""
 
 
 @asynccontextmanager
 async def served(
     settings: Settings, *, clock: Clock | None = None, ids: IdFactory | None = None
 ) -> AsyncIterator[Served]:
-    """Run the backend of the host agents as long as the block runs; there may be one for each database.
+    """Run a backend as long as the block runs; of those for host agents there may be one for each database.
 
-    It starts also while the broker is away, and goes on when it is back.
+    Without a broker it trains in this process alone. With one it starts also while the broker is away, and
+    goes on when it is back.
 
     Raises:
-        SettingsError: no broker is named, or another setting is wrong.
-        StoreError: another process serves this database.
+        SettingsError: a setting is wrong.
+        StoreError: another process serves the host agents of this database.
         DatabaseUnavailableError: the database cannot be used.
     """
     clock, ids = clock or SystemClock(), ids or RandomIds()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(await asyncio.to_thread(OperationStore.open, settings))
         blobs = stack.enter_context(closing(open_blob_inventory(settings)))
-        bus = connect_to_broker(settings, f"backend@{socket.gethostname()}")
-        stack.push_async_callback(bus.close)
-        backend = Backend(
-            settings,
-            bus=bus,
-            store=store,
-            blobs=blobs,
-            clock=clock,
-            ids=ids,
-            render_report=render_report,
-            instance=BROKER_INSTANCE,
-            user=broker_user(settings),
+        # Its runner is started with its first training: it may never have one.
+        local = await stack.enter_async_context(
+            in_process(
+                settings, blobs=blobs, open_store=lambda: nullcontext(store), clock=clock, ids=ids, warm=False
+            )
         )
-        await stack.enter_async_context(backend)
-        address = await _endpoint(settings, blobs, stack)
-        where = {} if address is None else {"http": address}
-        _log.info("serving", blobs=settings.blob_store or str(settings.blobs_dir), **where)
-        yield Served(settings, store, blobs, bus, backend, address)
+        hosts = await _for_hosts(local, stack, clock=clock, ids=ids)
+        await local.start()
+        trainings = Trainings(settings, store, blobs=blobs, local=local.backend, hosts=hosts, ids=ids)
+        backends = Backends(store, local.backend, hosts)
+        address = await _endpoint(Service(settings, store, backends, trainings), blobs, stack)
+        _log.info(
+            "serving",
+            http=address,
+            hosts=hosts is not None,
+            blobs=settings.blob_store or str(settings.blobs_dir),
+        )
+        yield Served(settings, store, blobs, backends, local.backend, hosts, trainings, address)
 
 
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until the event is set; raises as `served` does, and what brought the backend down."""
+    """Serve until the event is set; raises as `served` does, and what brought a backend down."""
     async with served(settings) as app:
         stopped = asyncio.create_task(stop.wait())
-        ended = asyncio.create_task(app.backend.wait_until_ended())
+        ended = asyncio.create_task(app.backends.wait_until_ended())
         try:
             await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -90,15 +99,41 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
         _log.info("stopping")
 
 
-async def _endpoint(settings: Settings, blobs: BlobStore, stack: AsyncExitStack) -> str | None:
-    """Serve the blob store to agents that share no other with this process, if there is a token for it."""
-    if settings.blob_token is None or not isinstance(blobs, DirectoryBlobStore):
+async def _for_hosts(
+    local: Embedded, stack: AsyncExitStack, *, clock: Clock, ids: IdFactory
+) -> Backend | None:
+    """Start the backend of the host agents, if a broker is named."""
+    settings = local.settings
+    if settings.broker_url is None:
         return None
-    # Here, because a backend whose agents share a store with it does without.
-    from ktrdr.backend.api.app import create_app
-    from ktrdr.backend.api.server import certificate_of, serving
+    bus = connect_to_broker(settings, f"backend@{socket.gethostname()}")
+    stack.push_async_callback(bus.close)
+    backend = Backend(
+        settings,
+        bus=bus,
+        store=local.store,
+        blobs=local.blobs,
+        clock=clock,
+        ids=ids,
+        render_report=render_report,
+        instance=BROKER_INSTANCE,
+        user=broker_user(settings),
+        refuge=Refuge(local.backend.instance, settings.max_attempts),
+    )
+    return await stack.enter_async_context(backend)
 
-    app = create_app(blobs, token=settings.blob_token, max_blob_bytes=settings.max_blob_bytes)
+
+async def _endpoint(service: Service, blobs: BlobStore, stack: AsyncExitStack) -> str:
+    """Serve the HTTP API, and the blobs too, if there is a token for agents that share no store with it."""
+    settings = service.settings
+    offered = blobs if isinstance(blobs, DirectoryBlobStore) and settings.blob_token is not None else None
+    app = create_app(
+        offered,
+        token=settings.blob_token,
+        max_blob_bytes=settings.max_blob_bytes,
+        unprotected=settings.insecure,
+        service=service,
+    )
     certificate = certificate_of(settings)
     host, port = settings.listen_address
     bound = await stack.enter_async_context(serving(app, host, port, certificate=certificate))

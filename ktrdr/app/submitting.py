@@ -16,15 +16,27 @@ from ktrdr.clock import SystemClock
 from ktrdr.errors import OperationCancelledError
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
+from ktrdr.training.execution_mode_selector import Decision
 
 _EXPLAIN_EVERY_S = 2.0
 """Less is not worth a word: most trainings are taken at once."""
 
 
 def submit_to_hosts(
-    wish: TrainingWish, settings: Settings, store: OperationStore, listener: TrainingListener | None = None
+    wish: TrainingWish,
+    settings: Settings,
+    store: OperationStore,
+    listener: TrainingListener | None = None,
+    decision: Decision | None = None,
 ) -> OperationRecord:
     """Record a training for the host agents; when this returns, nothing loses it any more. Blocks.
+
+    Args:
+        wish: what to train.
+        settings: limits and deadlines.
+        store: where operations are recorded.
+        listener: is told how it goes.
+        decision: why it runs there; None: it runs there and never elsewhere.
 
     Raises:
         StrategyError: the strategy is wrong.
@@ -35,7 +47,7 @@ def submit_to_hosts(
     listener = listener or TrainingListener()
     prepared = prepare(wish, settings, open_blob_store(settings))
     listener.on_prepared(prepared)
-    submission = Submitter(settings, store).submit(submission_of(prepared, wish, RandomIds()))
+    submission = Submitter(settings, store).submit(submission_of(prepared, wish, RandomIds(), decision))
     listener.on_submitted(submission)
     return submission.operation
 
@@ -47,6 +59,7 @@ async def train_on_hosts(
     stop: asyncio.Event,
     listener: TrainingListener,
     on_waiting: Callable[[str], None],
+    decision: Decision | None = None,
 ) -> OperationRecord:
     """Have a host agent train, and return the operation once it has ended.
 
@@ -56,6 +69,7 @@ async def train_on_hosts(
         stop: when set, the operation is cancelled; this returns once that is done.
         listener: is told how it goes.
         on_waiting: told, now and then, what the training waits for while nobody runs it.
+        decision: why it runs there; None: it runs there and never elsewhere.
 
     Raises:
         KtrdrError: as `submit_to_hosts`.
@@ -64,7 +78,7 @@ async def train_on_hosts(
     with await asyncio.to_thread(OperationStore.open, settings) as store:
         if stop.is_set():
             raise OperationCancelledError("Cancelled before anything was started.")
-        submitted = await asyncio.to_thread(submit_to_hosts, wish, settings, store, listener)
+        submitted = await asyncio.to_thread(submit_to_hosts, wish, settings, store, listener, decision)
         operation_id = submitted.operation_id
         async with Feed(store, SystemClock()) as feed:
             beside = [

@@ -4,14 +4,12 @@ import asyncio
 import hashlib
 import json
 from dataclasses import astuple, replace
-from functools import partial
 
 import structlog
 
-from ktrdr.app.deciding import DEFAULT_MODE, default_mode, what_hosts_are, what_is_here
+from ktrdr.app.deciding import default_mode, set_default_mode, wanted_of, what_hosts_are, what_is_here
 from ktrdr.app.embedded import prepare, submission_of
-from ktrdr.backend.configuration import set_value
-from ktrdr.backend.dispatching import LOCAL_LANE, submitted_as
+from ktrdr.backend.dispatching import submitted_as
 from ktrdr.backend.records import Idempotency, OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
@@ -19,7 +17,7 @@ from ktrdr.backend.wishes import Accepted, TrainingWish
 from ktrdr.blobs.store import BlobStore
 from ktrdr.ids import IdFactory
 from ktrdr.settings import Settings
-from ktrdr.training.execution_mode_selector import Decision, Mode, Place, Wanted, choose
+from ktrdr.training.execution_mode_selector import Decision, Mode, Place, choose
 
 _log = structlog.get_logger()
 
@@ -81,15 +79,12 @@ class Trainings:
                 return _repeated(known)
         decision = await asyncio.to_thread(self._decide, wish, mode)
         prepared = await asyncio.to_thread(prepare, wish, self._settings, self._blobs)
-        is_local = decision.where is Place.LOCAL
-        carrier = self._local if is_local or self._hosts is None else self._hosts
+        carrier = self._local if decision.where is Place.LOCAL or self._hosts is None else self._hosts
         submission = await carrier.submit(
             replace(
-                submission_of(prepared, wish, self._ids),
-                lane=LOCAL_LANE if is_local else wish.lane,
+                submission_of(prepared, wish, self._ids, decision),
                 # A client that asks twice wants two, unless it says otherwise by a key.
                 fingerprint=None,
-                decision=decision,
                 idempotency=idempotency,
             )
         )
@@ -107,7 +102,7 @@ class Trainings:
 
     async def default_mode(self) -> Mode:
         """Return the mode of trainings for which none is named."""
-        return await asyncio.to_thread(default_mode, self._settings, self._store)
+        return (await asyncio.to_thread(default_mode, self._settings, self._store)).mode
 
     async def set_default_mode(self, mode: Mode) -> None:
         """Set it, for every process on this database, until it is set again.
@@ -115,17 +110,11 @@ class Trainings:
         Raises:
             DatabaseUnavailableError: it cannot be recorded.
         """
-        action = partial(set_value, name=DEFAULT_MODE, value=mode.value)
-        await asyncio.to_thread(self._store.change, action)
+        await asyncio.to_thread(set_default_mode, self._store, mode)
         _log.info("default mode set", mode=mode.value)
 
     def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision:
-        wanted = Wanted(
-            mode=default_mode(self._settings, self._store) if mode is None else mode,
-            is_default=mode is None,
-            require_gpu=wish.require_gpu,
-            lane=wish.lane,
-        )
+        wanted = wanted_of(wish, mode, default_mode(self._settings, self._store))
         unreachable = None
         if self._hosts is None:
             unreachable = "no broker is named, over which hosts are reached"

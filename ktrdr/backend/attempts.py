@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ktrdr.backend.cancelling import end_cancelled, stop_runs
 from ktrdr.backend.dispatching import dispatch
+from ktrdr.backend.falling_back import Refuge, fall_back, should_fall_back
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.work import Claim, Work
@@ -21,10 +22,12 @@ _RETRIED_AT_ONCE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait before another attempt."""
+    """How it goes on when an attempt has ended without a model."""
 
     backoff_s: float
     """Before the second attempt; it doubles with each further one."""
+    refuge: Refuge | None = None
+    """Where it may go on if not on a host."""
 
     def pause_s(self, failed_attempt: int, cause: FailureCause) -> float:
         """Return the seconds between the failure of an attempt and the request of the next."""
@@ -124,7 +127,12 @@ def attempt_over(
         return _fail(work, operation, Trigger.ATTEMPT_FAILED, cause, message)
     max_attempts = operation.max_attempts if costs else operation.max_attempts + 1
     following = work.next_attempt(operation)
-    if following > max_attempts:
+    exhausted = following > max_attempts
+    if retries.refuge is not None and should_fall_back(
+        work, operation, cause, retries.refuge, exhausted=exhausted
+    ):
+        return fall_back(work, operation, retries.refuge, message)
+    if exhausted:
         last = f"{message} (attempt {operation.attempt} of {operation.max_attempts})"
         return _fail(work, operation, Trigger.ATTEMPTS_EXHAUSTED, cause, last)
     pause_s = retries.pause_s(operation.attempt, cause)

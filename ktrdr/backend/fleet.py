@@ -69,6 +69,18 @@ def who_cannot(fleet: Sequence[AgentRecord], lane: str, *, require_gpu: bool) ->
     ]
 
 
+def who_could_take(fleet: Sequence[AgentRecord], lane: str, *, require_gpu: bool) -> list[AgentRecord]:
+    """Return the agents that take such a request from a lane, now or when they have a slot free."""
+    return [
+        agent
+        for agent in fleet
+        if lane in agent.lanes
+        and agent.status in (AgentStatus.READY, AgentStatus.BUSY)
+        and agent.is_understood
+        and (agent.has_gpu or not require_gpu)
+    ]
+
+
 def why_not_taken(fleet: Sequence[AgentRecord], lane: str, *, require_gpu: bool) -> str:
     """Return in words why nobody takes a request from a lane; empty if somebody should."""
     serving = [agent for agent in fleet if lane in agent.lanes]

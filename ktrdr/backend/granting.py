@@ -4,6 +4,7 @@ An attempt is granted to the first claim that is heard of; events of other claim
 """
 
 from ktrdr.backend.cancelling import tell_to_stop, why_unwanted
+from ktrdr.backend.placing import placed_here
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.work import Claim, Work
@@ -89,6 +90,9 @@ def _grant_again(
         operation,
         Trigger.RECONCILED,
         attempt=claim.attempt,
+        # It is heard on this instance's bus, wherever another attempt was to be made.
+        owner=work.instance or operation.owner,
+        **placed_here(work, operation, story),
         # A silence costs no attempt when the run turns out to have gone on.
         max_attempts=operation.max_attempts + 1,
         message=None,

@@ -62,6 +62,9 @@ class Presences:
         self._clock = clock
         self._offload = offload
         self._silent_after_s = silent_after_s
+        # Who is there must not seem silent because it is not written yet.
+        self._write_every_s = min(WRITE_INTERVAL_S, silent_after_s / 4)
+        self._write_seen_every_s = min(_LAST_SEEN_INTERVAL_S, silent_after_s / 4)
         self._known: dict[str, _Known] = {}  # by sender, who was heard of last at the end
         self._changed: dict[str, _Known] = {}  # by agent: what the database does not say
         self._seen: dict[str, datetime] = {}  # by agent: likewise
@@ -117,15 +120,15 @@ class Presences:
         seen_written_at = self._clock.monotonic()
         pruned_at = float("-inf")
         while True:
-            await wait_for(self._has_changed, self._clock, _LAST_SEEN_INTERVAL_S)
+            await wait_for(self._has_changed, self._clock, self._write_seen_every_s)
             now = self._clock.monotonic()
-            await self.flush(with_seen=now - seen_written_at >= _LAST_SEEN_INTERVAL_S)
-            if now - seen_written_at >= _LAST_SEEN_INTERVAL_S:
+            await self.flush(with_seen=now - seen_written_at >= self._write_seen_every_s)
+            if now - seen_written_at >= self._write_seen_every_s:
                 seen_written_at = now
             if now - pruned_at >= _PRUNE_INTERVAL_S:
                 pruned_at = now
                 await self._write(_prune)
-            await self._clock.sleep(WRITE_INTERVAL_S)
+            await self._clock.sleep(self._write_every_s)
 
     async def flush(self, *, with_seen: bool = True) -> None:
         """Write what is new now.

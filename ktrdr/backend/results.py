@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ktrdr.backend.attempts import RetryPolicy, attempt_over, is_current
 from ktrdr.backend.cancelling import end_cancelled, stop_runs
+from ktrdr.backend.placing import placed_here
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.statements import MODEL_OF_OPERATION
 from ktrdr.backend.states import State, Trigger
@@ -29,6 +30,7 @@ def complete(
         claim_id=event.claim_id,
         agent_id=event.agent_id,
         started_at=operation.started_at or work.now,
+        **placed_here(work, operation, f"the run of {event.agent_id} was the first with a model"),
     )
     work.note(operation, HistoryKind.MODEL_PERSISTED, name, attempt=event.attempt, agent_id=event.agent_id)
     _send_persisted(work, event, name, version)

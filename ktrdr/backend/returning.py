@@ -5,6 +5,7 @@ A request that is not the newest of its operation decides nothing: it was answer
 
 from ktrdr.backend.attempts import RetryPolicy, attempt_over
 from ktrdr.backend.dispatching import dispatch
+from ktrdr.backend.falling_back import fall_back, may_fall_back
 from ktrdr.backend.fleet import read_agents, who_cannot, why_not_taken
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import AgentRecord, HistoryKind, OperationRecord
@@ -31,7 +32,7 @@ def came_back(
         case DeathCause.DELIVERY_LIMIT if cannot:
             names = ", ".join(agent.agent_id for agent in cannot)
             story = f"attempt {request.attempt} was given back by agents that cannot run it: {names}"
-            return _again(work, operation, story, delay_s=_PAUSE_S)
+            return _again(work, operation, story, retries, delay_s=_PAUSE_S)
         case DeathCause.DELIVERY_LIMIT:
             story = f"attempt {request.attempt} was given back, or killed who took it, too often"
             return _failed(work, operation, story, retries)
@@ -39,21 +40,23 @@ def came_back(
             story = f"attempt {request.attempt} was rejected by an agent that could not read it"
             return _failed(work, operation, story, retries)
         case DeathCause.EXPIRED:
-            return _again(work, operation, _nobody(operation, fleet, request, request.accept_within_s))
+            story = _nobody(operation, fleet, request, request.accept_within_s)
+            return _again(work, operation, story, retries)
         case _:
             story = f"attempt {request.attempt} came back: {header_text(reason)}"
-            return _again(work, operation, story, delay_s=_PAUSE_S)
+            return _again(work, operation, story, retries, delay_s=_PAUSE_S)
 
 
 def not_accepted(
-    work: Work, operation_id: str, attempt: int, event_id: str, waited_s: float
+    work: Work, operation_id: str, attempt: int, event_id: str, waited_s: float, retries: RetryPolicy
 ) -> OperationRecord | None:
     """Decide about a request that was not heard of again for so long: taken, perhaps, by who then died."""
     operation = work.operation(operation_id)
     if operation is None or not _is_awaited(work, operation, attempt, event_id):
         return operation
     request = work.request(operation_id)
-    return _again(work, operation, _nobody(operation, _fleet(work, operation), request, waited_s))
+    story = _nobody(operation, _fleet(work, operation), request, waited_s)
+    return _again(work, operation, story, retries)
 
 
 def _is_awaited(work: Work, operation: OperationRecord, attempt: int, event_id: str) -> bool:
@@ -64,8 +67,12 @@ def _is_awaited(work: Work, operation: OperationRecord, attempt: int, event_id: 
     )
 
 
-def _again(work: Work, operation: OperationRecord, story: str, *, delay_s: float = 0.0) -> OperationRecord:
-    """Request the attempt again; it costs none, since none has begun."""
+def _again(
+    work: Work, operation: OperationRecord, story: str, retries: RetryPolicy, *, delay_s: float = 0.0
+) -> OperationRecord:
+    """Request the attempt again, which costs none, since none has begun; or have it run here."""
+    if retries.refuge is not None and may_fall_back(work, operation, retries.refuge):
+        return fall_back(work, operation, retries.refuge, story)
     after = f" in {delay_s:g} s" if delay_s else ""
     work.note(operation, HistoryKind.NOT_ACCEPTED, f"{story}; it is requested again{after}")
     operation = work.move(operation, Trigger.ACCEPT_DEADLINE_PASSED)

@@ -12,6 +12,7 @@ import structlog
 from ktrdr.backend import cancelling
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.consumer import EventHandlers
+from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.listening import Listening
@@ -24,6 +25,7 @@ from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.registration import Registration
 from ktrdr.backend.sources import Sources
 from ktrdr.backend.speakers import Speakers
+from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
@@ -67,6 +69,7 @@ class Backend:
         settings: paths, limits and times.
         bus: its own connection; `stop` leaves it open.
         instance: `BROKER_INSTANCE` if the bus outlives this process; else it gets a name of its own.
+        refuge: where what was to run on a host may run instead; None: nowhere.
         user: the broker's user that it is, if the broker vouches for users: nobody speaks for others then.
         store: where operations are recorded.
         blobs: where results lie that are too large for a message.
@@ -91,6 +94,7 @@ class Backend:
         offload: Offload = asyncio.to_thread,
         instance: str | None = None,
         user: str | None = None,
+        refuge: Refuge | None = None,
     ) -> None:
         self.instance = instance or ids.token()
         """The name of this process among those that share the database."""
@@ -100,7 +104,8 @@ class Backend:
         self._clock = clock
         self._ids = ids
         self._offload = offload
-        retries = RetryPolicy(settings.retry_backoff_s)
+        self._refuge = refuge
+        retries = RetryPolicy(settings.retry_backoff_s, refuge)
         host = socket.gethostname()
         sender, sources = f"backend@{host}", Sources(host, ids)
         self._leases = Leases(self.instance, clock.monotonic)
@@ -181,6 +186,7 @@ class Backend:
             why_cut_off=self._listening.why_cut_off,
             accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
+            is_listening=lambda: self._listening.is_listening,
         )
         self._registration = Registration(store, self.instance, clock=clock, offload=offload)
         self._working: asyncio.Task[None] | None = None
@@ -333,11 +339,18 @@ class Backend:
     def _changed(self, operation: OperationRecord) -> None:
         self._leases.follow(operation)
         self._feed.changed(operation)
+        if self._has_just_fallen_back(operation):
+            _log.warning("fell back", operation_id=operation.operation_id, reason=operation.place_reason)
         if operation.state.terminal:
             self._progress.forget(operation.operation_id)
 
     def _committed(self) -> None:
         self._relay.wake()
+
+    def _has_just_fallen_back(self, operation: OperationRecord) -> bool:
+        # From then on it is the other's, who publishes its request within milliseconds.
+        has_refuge = self._refuge is not None and operation.owner == self._refuge.instance
+        return has_refuge and operation.state is State.PENDING
 
     async def _flush_presences(self) -> None:
         if self._is_broker:

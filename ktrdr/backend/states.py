@@ -57,6 +57,8 @@ class Trigger(StrEnum):
     """A person, or their program, wants it stopped."""
     RUN_CANCELLED = "run cancelled"
     """The claim says that it has stopped as told."""
+    FELL_BACK = "fell back"
+    """It was to run on a host, and is to run beside the backend."""
     TAKEN_OVER = "taken over"
     """The process whose bus carried it has died or left; another goes on with it."""
 
@@ -71,6 +73,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.PENDING, Trigger.ATTEMPTS_EXHAUSTED): State.FAILED,
     (State.PENDING, Trigger.MODEL_PERSISTED): State.COMPLETED,
     (State.PENDING, Trigger.CANCEL_REQUESTED): State.CANCELLED,
+    (State.PENDING, Trigger.FELL_BACK): State.PENDING,
     (State.PENDING, Trigger.TAKEN_OVER): State.PENDING,
     (State.QUEUED, Trigger.DISPATCHED): State.QUEUED,
     (State.QUEUED, Trigger.ACCEPTED): State.RUNNING,
@@ -81,6 +84,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.QUEUED, Trigger.ATTEMPTS_EXHAUSTED): State.FAILED,
     (State.QUEUED, Trigger.MODEL_PERSISTED): State.COMPLETED,
     (State.QUEUED, Trigger.CANCEL_REQUESTED): State.CANCELLED,
+    (State.QUEUED, Trigger.FELL_BACK): State.PENDING,
     (State.QUEUED, Trigger.TAKEN_OVER): State.PENDING,
     (State.RUNNING, Trigger.ATTEMPT_FAILED): State.FAILED,
     (State.RUNNING, Trigger.ATTEMPT_FAILED_RETRYABLE): State.QUEUED,
@@ -88,6 +92,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.RUNNING, Trigger.ATTEMPTS_EXHAUSTED): State.FAILED,
     (State.RUNNING, Trigger.MODEL_PERSISTED): State.COMPLETED,
     (State.RUNNING, Trigger.CANCEL_REQUESTED): State.CANCELLING,
+    (State.RUNNING, Trigger.FELL_BACK): State.PENDING,
     (State.RUNNING, Trigger.TAKEN_OVER): State.RUNNING,
     (State.CANCELLING, Trigger.RUN_CANCELLED): State.CANCELLED,
     (State.CANCELLING, Trigger.MODEL_DISCARDED): State.CANCELLED,

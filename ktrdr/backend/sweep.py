@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import select
 
 from ktrdr.backend import attempts, dispatching, returning
+from ktrdr.backend.away import Away
 from ktrdr.backend.housekeeping import tidy
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Lease, Leases, Request
@@ -47,6 +48,7 @@ class Sweep:
         why_cut_off: asked before anything is given up: why nobody can be heard, if that is so.
         accept_deadline_s: how long a request that was published by a predecessor may wait.
         on_change: told of each operation that changed.
+        is_listening: whether the bus is there, as far as is known without asking it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Sweep:
         why_cut_off: Callable[[], Awaitable[str | None]],
         accept_deadline_s: float,
         on_change: Callable[[OperationRecord], None],
+        is_listening: Callable[[], bool],
     ) -> None:
         self._store = store
         self._transactions = transactions
@@ -78,6 +81,18 @@ class Sweep:
         self._accept_deadline_s = accept_deadline_s
         self._was_cut_off = False
         self._on_change = on_change
+        self._away = None
+        if retries.refuge is not None:
+            self._away = Away(
+                store,
+                transactions,
+                retries.refuge,
+                is_away=lambda: self._was_cut_off or not is_listening(),
+                after_s=accept_deadline_s,
+                clock=clock,
+                offload=offload,
+                on_change=on_change,
+            )
 
     async def begin(self) -> None:
         """Go on with what is this instance's to go on with: what it owned before, or what nobody carries."""
@@ -97,6 +112,8 @@ class Sweep:
                     tidied_at = self._clock.monotonic()
                     await self._offload(partial(tidy, self._store))
                 await self.expire()
+                if self._away is not None:
+                    await self._away.look()
                 if self._instance == BROKER_INSTANCE:
                     # Cancelled, perhaps, by another process.
                     self._leases.cancelling(await self._offload(self._being_cancelled))
@@ -198,7 +215,7 @@ class Sweep:
 
     def _dispatch_again(self, request: Request, work: Work) -> OperationRecord | None:
         return returning.not_accepted(
-            work, request.operation_id, request.attempt, request.event_id, request.within_s
+            work, request.operation_id, request.attempt, request.event_id, request.within_s, self._retries
         )
 
     async def _change(self, action: Callable[[Work], OperationRecord | None]) -> None:

@@ -9,6 +9,7 @@ from ktrdr.cli import (
     agent,
     agents,
     broker,
+    config,
     db,
     dead,
     doctor,
@@ -40,6 +41,7 @@ app.add_typer(broker.app, name="broker")
 app.add_typer(dead.app, name="dead")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)
 
 

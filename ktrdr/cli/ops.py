@@ -143,6 +143,7 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
                 ("seed", record.seed),
                 ("attempt", f"{record.attempt} of at most {record.max_attempts}"),
                 ("agent", f"{record.agent_id} on {record.device}" if record.agent_id else None),
+                ("runs", f"{record.place}: {record.place_reason}" if record.place is not None else None),
                 ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
                 ("took", duration(took) if took is not None else None),
                 ("progress", record.progress.summary() if record.progress and ended is None else None),

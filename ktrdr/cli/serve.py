@@ -25,20 +25,31 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Address of the HTTP endpoint, which needs KTRDR_BLOB_TOKEN.",
+            help="Address of the HTTP API; who may use it: ktrdr tokens.",
             show_default="127.0.0.1:8420",
             metavar="HOST:PORT",
         ),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Ask for no token, and listen to this machine alone.")
+    ] = False,
 ) -> None:
-    """Run the backend: hand trainings to host agents over RabbitMQ, and keep their models.
+    """Run the backend: hand trainings to host agents over RabbitMQ, or train here, and keep the models.
+
+    Without a broker it trains here only. With one, what was to run on a host runs here if no host can.
 
     Runs until it is stopped (Ctrl-C, SIGTERM). What is submitted meanwhile, or runs, waits for it: nothing
     is lost by stopping it, by a crash of it, or by a broker that is away.
     """
     with reporting_errors():
         settings = settings_for(
-            context, is_service=True, broker_url=broker, broker_prefix=prefix, blob_store=blobs, listen=listen
+            context,
+            is_service=True,
+            broker_url=broker,
+            broker_prefix=prefix,
+            blob_store=blobs,
+            listen=listen,
+            insecure=insecure or None,
         )
         from ktrdr.app.serving import serve_until
         from ktrdr.cli.interrupts import run_until_interrupted

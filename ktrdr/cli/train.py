@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ktrdr.backend.wishes import TrainingWish
     from ktrdr.cli.training_view import TrainingView
     from ktrdr.settings import Settings
+    from ktrdr.training.execution_mode_selector import Decision
 
 
 def train(
@@ -52,17 +53,20 @@ def train(
     mode: Annotated[
         str | None,
         typer.Option(
-            help="`local`: here; `host`: on a host agent, by way of `ktrdr serve`.",
-            show_default="host if KTRDR_BROKER_URL is set, else local",
+            help="`local`: here; `host`: on a host agent, by way of `ktrdr serve`, or here if there is none; "
+            "`auto`: wherever it runs soonest.",
+            show_default="see `ktrdr config get`",
             metavar="MODE",
         ),
     ] = None,
     lane: Annotated[
         str | None,
-        typer.Option(help="Only host agents that serve this lane take it.", show_default="any"),
+        typer.Option(
+            help="Only host agents that serve this lane take it, and it waits for one.", show_default="any"
+        ),
     ] = None,
     require_gpu: Annotated[
-        bool, typer.Option("--require-gpu", help="Only host agents with a GPU take it; from lane gpu.")
+        bool, typer.Option("--require-gpu", help="Only what has a GPU trains it; on hosts, from lane gpu.")
     ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Train in the background; print the operation id.")
@@ -74,12 +78,13 @@ def train(
     Shows steps, epochs and losses as it goes, and at the end how the model compares with honest baselines.
     Ctrl-C cancels the training. One that was killed is picked up again when the same command is run; one on
     a host agent goes on, and `ktrdr ops watch` follows it.
+    Where it runs, and why, is kept with the operation: `ktrdr ops show`.
     """
     with reporting_errors(as_json=as_json):
         settings = settings_for(context, data_dir=data)
         from ktrdr.backend.wishes import TrainingWish
+        from ktrdr.training.execution_mode_selector import Place
 
-        is_local = _is_local(mode, settings, needs_hosts=require_gpu or lane is not None)
         wish = TrainingWish(
             strategy,
             start=start,
@@ -89,42 +94,52 @@ def train(
             lane=lane or ("gpu" if require_gpu else "any"),
             require_gpu=require_gpu,
         )
-        if is_local:
-            (_train_detached if detach else _train_here)(wish, settings, as_json=as_json)
+        decision = _decide(wish, settings, mode, names_lane=lane is not None)
+        if decision is not None and decision.where is Place.LOCAL:
+            (_train_detached if detach else _train_here)(wish, settings, decision, as_json=as_json)
         else:
-            (_train_on_hosts_detached if detach else _train_on_hosts)(wish, settings, as_json=as_json)
+            (_train_on_hosts_detached if detach else _train_on_hosts)(
+                wish, settings, decision, as_json=as_json
+            )
 
 
-def _is_local(mode: str | None, settings: "Settings", *, needs_hosts: bool) -> bool:
+def _decide(
+    wish: "TrainingWish", settings: "Settings", mode: str | None, *, names_lane: bool
+) -> "Decision | None":
+    """Return where it runs; None if the user has decided so by naming a lane: it waits there."""
+    from ktrdr.app.deciding import decide_for_command
+    from ktrdr.cli.config import parse_mode
     from ktrdr.errors import SettingsError
+    from ktrdr.training.execution_mode_selector import Mode
 
-    if mode not in (None, "local", "host"):
-        raise SettingsError(f"'{mode}' is not a mode.", fix="Choose --mode local or --mode host.")
-    if mode is None:
-        return settings.broker_url is None and not needs_hosts
-    if mode == "local" and needs_hosts:
-        raise SettingsError(
-            "--lane and --require-gpu choose among host agents.", fix="Leave them out, or use --mode host."
-        )
-    return mode == "local"
+    wanted = parse_mode(mode) if mode is not None else None
+    if not names_lane:
+        return decide_for_command(settings, wish, wanted)
+    if wanted not in (None, Mode.HOST):
+        raise SettingsError("--lane chooses among host agents.", fix="Leave it out, or use --mode host.")
+    return None
 
 
-def _train_here(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+def _train_here(wish: "TrainingWish", settings: "Settings", decision: "Decision", *, as_json: bool) -> None:
     from ktrdr.app.embedded import train_embedded
 
     _train_and_show(
-        lambda view, stop: train_embedded(wish, settings, stop=stop, listener=view.listener),
+        lambda view, stop: train_embedded(
+            wish, settings, stop=stop, listener=view.listener, decision=decision
+        ),
         settings,
         as_json=as_json,
     )
 
 
-def _train_on_hosts(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+def _train_on_hosts(
+    wish: "TrainingWish", settings: "Settings", decision: "Decision | None", *, as_json: bool
+) -> None:
     from ktrdr.app.submitting import train_on_hosts
 
     _train_and_show(
         lambda view, stop: train_on_hosts(
-            wish, settings, stop=stop, listener=view.listener, on_waiting=view.waiting
+            wish, settings, stop=stop, listener=view.listener, on_waiting=view.waiting, decision=decision
         ),
         settings,
         as_json=as_json,
@@ -156,15 +171,17 @@ def _train_and_show(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _train_on_hosts_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+def _train_on_hosts_detached(
+    wish: "TrainingWish", settings: "Settings", decision: "Decision | None", *, as_json: bool
+) -> None:
     from ktrdr.app.submitting import submit_to_hosts
     from ktrdr.backend.store import OperationStore
 
     with OperationStore.open(settings) as store:
-        record = submit_to_hosts(wish, settings, store)
+        record = submit_to_hosts(wish, settings, store, decision=decision)
         is_served = store.is_served()
     if as_json:
-        print_json({"operation_id": record.operation_id, "state": record.state, "served": is_served})
+        print_json({**_submitted(record), "served": is_served})
         return
     out.print(record.operation_id)
     if not is_served:
@@ -172,22 +189,36 @@ def _train_on_hosts_detached(wish: "TrainingWish", settings: "Settings", *, as_j
     err.print(f"Follow it: ktrdr ops watch {record.operation_id}", soft_wrap=True)
 
 
-def _train_detached(wish: "TrainingWish", settings: "Settings", *, as_json: bool) -> None:
+def _train_detached(
+    wish: "TrainingWish", settings: "Settings", decision: "Decision", *, as_json: bool
+) -> None:
     import asyncio
 
     from ktrdr.app.embedded import submit_for_later
     from ktrdr.cli.work import start_worker
 
-    record = asyncio.run(submit_for_later(wish, settings))
+    record = asyncio.run(submit_for_later(wish, settings, decision))
     log = start_worker(settings)
     if as_json:
-        print_json({"operation_id": record.operation_id, "state": record.state, "log": log})
+        print_json({**_submitted(record), "log": log})
         return
+    _warn_of_fallback(decision)
     out.print(record.operation_id)
     err.print(
         f"Trains in the background (log: {log}). Follow it: ktrdr ops watch {record.operation_id}",
         soft_wrap=True,
     )
+
+
+def _submitted(record: "OperationRecord") -> dict[str, object]:
+    from ktrdr.cli.training_view import decision_as_json
+
+    return {"operation_id": record.operation_id, "state": record.state, **decision_as_json(record)}
+
+
+def _warn_of_fallback(decision: "Decision") -> None:
+    if decision.is_fallback:
+        print_warning(f"It runs here: {decision.reason}.")
 
 
 def parse_overrides(texts: list[str]) -> "dict[str, JsonValue]":

@@ -12,6 +12,7 @@ from ktrdr.backend.records import OperationRecord, Submission
 from ktrdr.backend.states import State
 from ktrdr.cli.display import training_display
 from ktrdr.cli.output import duration, err, facts, out, print_warning, size, table
+from ktrdr.training.execution_mode_selector import Mode, Place
 
 if TYPE_CHECKING:
     from ktrdr.backend.preparation import PreparedTraining
@@ -61,6 +62,13 @@ class TrainingView:
         self._own = operation.operation_id
         verb = "Resuming the interrupted" if submission.resumed else "Operation"
         self._display.notice(f"{verb} {operation.operation_id} · seed {operation.seed}")
+        if operation.place_reason is None or operation.mode is Mode.LOCAL:
+            return
+        where = "here" if operation.place is Place.LOCAL else "on a host"
+        fell_back = operation.mode is Mode.HOST and operation.place is Place.LOCAL
+        self._display.notice(
+            f"Trains {where}: {operation.place_reason}", style="yellow" if fell_back else "dim"
+        )
 
     def _changed(self, record: OperationRecord) -> None:
         last, self._last = self._last, record
@@ -181,6 +189,7 @@ def operation_as_json(record: OperationRecord) -> dict[str, object]:
     return {
         "operation_id": record.operation_id,
         "state": record.state.value,
+        **decision_as_json(record),
         "attempt": record.attempt,
         "max_attempts": record.max_attempts,
         "strategy": record.strategy,
@@ -198,6 +207,11 @@ def operation_as_json(record: OperationRecord) -> dict[str, object]:
         "model": record.model,
         "metrics": dict(record.metrics),
     }
+
+
+def decision_as_json(record: OperationRecord) -> dict[str, object]:
+    """Return where an operation runs and why, for ``--json``; nulls if nothing was decided."""
+    return {"mode": record.mode, "where": record.place, "reason": record.place_reason}
 
 
 def outcome_as_json(record: OperationRecord, settings: "Settings") -> dict[str, object]:

@@ -39,7 +39,8 @@ class Site:
         self._app = app
         self._pace = pace
         self._epoch_s = 0.0
-        self.backend = app.backend
+        assert app.hosts is not None  # the scene names a broker
+        self.backend = app.hosts
         self.store = app.store
         self.agents = agents
         self.tap = tap
@@ -241,6 +242,7 @@ def _settings(url: str, prefix: str, directory: Path, pace: Pace) -> Settings:
         "strategies_dir": directory / "strategies",
         "broker_url": SecretStr(url),
         "broker_prefix": prefix,
+        "listen": "127.0.0.1:0",
         "device": "cpu",
         "drain_s": 0.0,
         "lease_s": pace.lease_s,

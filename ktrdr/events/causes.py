@@ -40,6 +40,11 @@ class FailureCause(StrEnum):
         """Whether another attempt may end differently."""
         return self not in _FINAL
 
+    @property
+    def is_of_infrastructure(self) -> bool:
+        """Whether it lies with machines and what is between them, and not with the training."""
+        return self in _INFRASTRUCTURE
+
 
 _FINAL = frozenset(
     {
@@ -47,5 +52,15 @@ _FINAL = frozenset(
         FailureCause.DATA_ERROR,
         FailureCause.TRAINING_DIVERGED,
         FailureCause.INTERNAL_ERROR,
+    }
+)
+_INFRASTRUCTURE = frozenset(
+    {
+        FailureCause.DISK_FULL,
+        FailureCause.BLOB_UNAVAILABLE,
+        FailureCause.AGENT_SHUTDOWN,
+        FailureCause.AGENT_RESTARTED,
+        FailureCause.LEASE_EXPIRED,
+        FailureCause.BROKER_UNREACHABLE,
     }
 )

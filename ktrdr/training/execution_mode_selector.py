@@ -134,7 +134,7 @@ def _host(wanted: Wanted, hosts: Hosts) -> Decision:
     if wanted.require_gpu:
         raise NowhereToTrainError(
             f"It requires a GPU on a host agent, and {missing}.",
-            fix=f"Start an agent with a GPU: ktrdr agent --lanes {wanted.lane}; or do without a GPU.",
+            fix=f"Start an agent with a GPU: ktrdr agent --lane {wanted.lane}; or do without a GPU.",
         )
     return Decision(
         wanted.mode, Place.LOCAL, f"{_asked_for(wanted)}, but {missing}: it runs here", is_fallback=True
@@ -150,7 +150,7 @@ def _where_a_gpu_is(wanted: Wanted, here: Here, hosts: Hosts) -> Decision:
         )
     raise NowhereToTrainError(
         f"It requires a GPU; there is none here, and {_missing(wanted, hosts)}.",
-        fix=f"Start an agent with a GPU: ktrdr agent --lanes {wanted.lane}; or do without a GPU.",
+        fix=f"Start an agent with a GPU: ktrdr agent --lane {wanted.lane}; or do without a GPU.",
     )
 
 

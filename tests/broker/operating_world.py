@@ -69,7 +69,7 @@ def working(node: PrivateNode, root: Path) -> Iterator[World]:
             }
             installation.start("serve").until_said("serving")
             agent.until_said("listening")
-            trained = installation.train(*epochs(2), "--json").succeed().json()
+            trained = installation.train(*epochs(2), "--lane", "any", "--json").succeed().json()
             yield World(node, vhost, installation, agent, trained["operation_id"])
     finally:
         node.management.delete_vhost(vhost)

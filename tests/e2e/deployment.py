@@ -37,6 +37,7 @@ class Deployment(Installation):
             "KTRDR_RETRY_BACKOFF_S": "0.1",
             "KTRDR_DRAIN_S": "5",
             "KTRDR_BROKER_HEARTBEAT_S": "2",
+            "KTRDR_LISTEN": "127.0.0.1:0",
         }
 
     def __exit__(self, *details: object) -> None:
@@ -69,8 +70,8 @@ class Deployment(Installation):
     # --- work -------------------------------------------------------------------------------------
 
     def submit(self, *arguments: str, seed: int = 7, strategy: Path = MOMENTUM) -> str:
-        """Have a strategy trained on a host, by the command line, and return the operation's id."""
-        options = ("--seed", str(seed), "--detach", "--mode", "host")
+        """Have a strategy trained on a host and nowhere else, and return the operation's id."""
+        options = ("--seed", str(seed), "--detach", "--lane", "any")
         return self.start("train", strategy, *options, *arguments).succeed().stdout.strip()
 
     def submit_again(self, operation_id: str, seeds: Iterable[int]) -> list[str]:

@@ -44,7 +44,7 @@ class Installation:
         self.root = root
         self.home = home or root / "home"
         self.models = models or root / "models"
-        self.variables: dict[str, str] = {}
+        self.variables: dict[str, str] = {"KTRDR_LISTEN": "127.0.0.1:0"}
         """More of the environment of commands that are started from now on."""
         self.settings = Settings(home=self.home, models_dir=self.models)
         self._store: OperationStore | None = None

@@ -157,6 +157,30 @@ def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deploy
     deployment.wait_for_all()
 
 
+def test_without_an_agent_a_training_for_hosts_runs_here_and_says_why(
+    deployment: Deployment, undisturbed_briefly: str
+) -> None:
+    deployment.serve()
+    train = deployment.train(*epochs(2), "--mode", "host").succeed()
+    assert "Trains here: host was asked for, but no agent serves lane any" in " ".join(train.stderr.split())
+    assert deployment.sha256(*deployment.versions()) == undisturbed_briefly
+
+
+def test_what_a_lost_host_has_not_accepted_is_trained_by_the_backend_itself(
+    deployment: Deployment, undisturbed_briefly: str
+) -> None:
+    deployment.variables |= {"KTRDR_ACCEPT_DEADLINE_S": "2", "KTRDR_LEASE_S": "60"}
+    deployment.serve()
+    lost = deployment.ready_agent("alpha")
+    lost.process.kill()
+    train = deployment.train(*epochs(2), "--mode", "host", "--json").succeed().json()
+    assert (train["mode"], train["where"], train["state"]) == ("host", "local", "completed")
+    assert train["agent_id"].startswith("embedded")
+    assert deployment.sha256(*deployment.versions()) == undisturbed_briefly
+    kinds = [entry.kind for entry in deployment.history()]
+    assert kinds.count(HistoryKind.FELL_BACK) == 1
+
+
 def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Deployment) -> None:
     operation = deployment.submit(*epochs(2), "--lane", "gpu")
     assert "ktrdr serve" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"]
