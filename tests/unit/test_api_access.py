@@ -9,13 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from ktrdr.app.serving import served
 from ktrdr.backend.api.rates import RateLimit
 from ktrdr.backend.audit import AuditEntry, audit_entries
 from ktrdr.backend.tables import access_tokens
 from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.errors import SettingsError
 from tests.unit.api_cases import Api
-from tests.unit.backend_cases import wish
+from tests.unit.backend_cases import settings_in, wish
 
 LIST = "/api/v1/operations"
 CONFIG = "/api/v1/trainings/config"
@@ -127,6 +128,29 @@ async def test_without_tokens_only_requests_of_this_machine_are_answered(tmp_pat
             ):
                 answer = await client.get(LIST, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (403, "other-origin")
+
+
+async def test_without_tokens_it_is_not_served_to_others(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, insecure=True, listen="0.0.0.0:0", device="cpu")
+    with pytest.raises(SettingsError, match=r"nothing is served on 0\.0\.0\.0") as refused:
+        async with served(settings):
+            pass
+    assert "--insecure" in str(refused.value.fix)
+
+
+async def test_what_is_served_says_where_and_asks_for_a_token(tmp_path: Path) -> None:
+    async with (
+        served(settings_in(tmp_path, listen="127.0.0.1:0", device="cpu")) as app,
+        httpx.AsyncClient(base_url=app.address, trust_env=False) as client,
+    ):
+        assert (await client.get("/health/ready")).status_code == 200
+        assert (await client.get(LIST)).status_code == 401
+        token = AccessTokens(app.store).create("me", Role.VIEWER, by="me").secret
+        answer = await client.get(LIST, headers={"Authorization": f"bearer {token}"})
+        assert answer.json()["data"] == []
+        # Without KTRDR_BLOB_TOKEN no blobs are served, whatever one shows.
+        path = f"/api/v1/blobs/{'0' * 64}"
+        assert (await client.get(path, headers={"Authorization": f"Bearer {token}"})).status_code == 404
 
 
 # --- how often ------------------------------------------------------------------------------------
