@@ -20,8 +20,8 @@ AS_BROKER = {"instance": BROKER_INSTANCE}
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path, backend=AS_BROKER) as world:
+async def world(tmp_path: Path, usual_database_url: str) -> AsyncIterator[World]:
+    async with started(tmp_path, database_url=usual_database_url, backend=AS_BROKER) as world:
         yield world
 
 
@@ -195,7 +195,8 @@ async def test_what_a_killed_process_had_staged_is_removed_by_its_successor(worl
 async def test_what_is_being_staged_by_who_serves_is_left_alone_by_others(world: World) -> None:
     staged = world.settings.models_dir / ".staging" / f"{BROKER_INSTANCE}~0123"
     staged.mkdir(parents=True)
-    async with started(world.directory, clock=world.clock):
+    shared = {"clock": world.clock, "database_url": world.settings.database_url}
+    async with started(world.directory, **shared):
         assert staged.exists()
 
 

@@ -23,8 +23,8 @@ from tests.unit.backend_cases import (
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path) as world:
+async def world(tmp_path: Path, usual_database_url: str) -> AsyncIterator[World]:
+    async with started(tmp_path, database_url=usual_database_url) as world:
         yield world
 
 

@@ -13,8 +13,10 @@ from tests.unit.backend_cases import Run, ScriptedAgent, World, started
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with started(tmp_path, backend={"instance": BROKER_INSTANCE}) as world:
+async def world(tmp_path: Path, usual_database_url: str) -> AsyncIterator[World]:
+    async with started(
+        tmp_path, database_url=usual_database_url, backend={"instance": BROKER_INSTANCE}
+    ) as world:
         yield world
 
 
