@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import TrainingWish
-from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.blobs.opening import open_blob_store
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.clock import Clock, SystemClock
@@ -52,14 +52,16 @@ async def embedded(
 
     The runner process is warmed up at once, so that its imports overlap with what the caller prepares.
     """
-    async with in_process(
-        settings,
-        blobs=DirectoryBlobStore(settings.blobs_dir),
-        open_store=lambda: OperationStore.open(settings),
-        clock=clock or SystemClock(),
-        ids=ids or RandomIds(),
-    ) as app:
-        yield app
+    # The same store as everybody's: `ktrdr serve` may go on with what this process leaves unfinished.
+    with closing(open_blob_store(settings)) as blobs:
+        async with in_process(
+            settings,
+            blobs=blobs,
+            open_store=lambda: OperationStore.open(settings),
+            clock=clock or SystemClock(),
+            ids=ids or RandomIds(),
+        ) as app:
+            yield app
 
 
 @asynccontextmanager
@@ -222,19 +224,18 @@ async def submit_for_later(
 ) -> OperationRecord:
     """Record a training without running it; the next process that works goes on with it.
 
-    Args:
-        wish: what to train.
-        settings: where everything is.
-        decision: why it runs here; is recorded.
+    The decision, why it runs here, is recorded too.
 
     Raises:
         StrategyError: the strategy is wrong.
         DataError: its bars are missing or wrong.
     """
     ids, clock = RandomIds(), SystemClock()
-    blobs = DirectoryBlobStore(settings.blobs_dir)
-    prepared = await asyncio.to_thread(prepare, wish, settings, blobs)
-    with await asyncio.to_thread(OperationStore.open, settings) as store:
+    with (
+        closing(open_blob_store(settings)) as blobs,
+        await asyncio.to_thread(OperationStore.open, settings) as store,
+    ):
+        prepared = await asyncio.to_thread(prepare, wish, settings, blobs)
         bus = MemoryBus(MemoryBroker(clock))
         backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids)
         try:
