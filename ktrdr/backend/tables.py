@@ -100,8 +100,10 @@ operations = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    # Lists are by time, of all, of a state, or of a strategy.
     Index(None, "created_at", "id"),
-    Index(None, "state"),
+    Index(None, "state", "created_at", "id"),
+    Index(None, "strategy", "created_at", "id"),
     Index(None, "fingerprint"),
     Index(None, "idempotency_key", unique=True),
 )
