@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.service import Backend
@@ -29,8 +30,10 @@ class Backends:
     async def watch(self, operation_id: str) -> AsyncGenerator[OperationRecord, None]:
         """Yield an operation as it changes; see `Backend.watch`."""
         backend = await self._of(operation_id)
-        async for record in backend.watch(operation_id):
-            yield record
+        # Closed with this one: who watches no more must not be remembered until a garbage collection.
+        async with aclosing(backend.watch(operation_id)) as records:
+            async for record in records:
+                yield record
 
     async def wait_until_ended(self) -> None:
         """Return when one of them has been stopped; raises what brought it down."""
