@@ -12,7 +12,7 @@ import typer.main
 import yaml
 from typer.testing import CliRunner
 
-from ktrdr.backend.api import health
+from ktrdr.backend.api.health import health_router
 from ktrdr.bus.definitions import definitions_json, users_of
 from ktrdr.cli.main import app
 from ktrdr.cli.passwords import variable_of
@@ -118,7 +118,7 @@ class TestTheComposeFile:
         asked = " ".join(SERVICES["backend"]["healthcheck"]["test"])
         path = re.search(r"http://127\.0\.0\.1:8420(/[a-z/]+)", asked)
         assert path is not None
-        assert path[1] in {getattr(route, "path", "") for route in health.router.routes}
+        assert path[1] in {getattr(route, "path", "") for route in health_router(None).routes}
 
     def test_lets_an_agent_drain_before_it_is_killed(self) -> None:
         agent = SERVICES["agent"]
