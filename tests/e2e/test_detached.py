@@ -45,6 +45,7 @@ def test_a_detached_training_survives_the_end_of_its_terminal(installation: Inst
     installation.check_at_rest(models=1)
 
 
+@pytest.mark.long
 def test_a_detached_worker_that_is_told_to_end_leaves_the_training_to_the_next(
     installation: Installation,
 ) -> None:

@@ -52,7 +52,13 @@ def test_ctrl_c_cancels_while(moment: str, group: bool, installation: Installati
         assert f"{operation.operation_id} was cancelled; no model was made." in train.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long, id="SIGHUP"),
+    ],
+)
 def test_a_wish_to_end_cancels_as_ctrl_c_does(number: int, installation: Installation) -> None:
     train = installation.train(*epochs(2000))
     train.until(lambda: installation.has_reached_epoch(2), "epoch 2")
@@ -71,7 +77,7 @@ def test_ctrl_c_before_anything_has_begun_leaves_nothing(installation: Installat
     assert not installation.home.exists()
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.2])
+@pytest.mark.parametrize("delay_s", [0.0, pytest.param(0.2, marks=pytest.mark.long)])
 def test_ctrl_c_while_the_model_is_persisted_ends_in_a_whole_model_or_none(
     delay_s: float, installation: Installation
 ) -> None:

@@ -26,6 +26,7 @@ def test_a_runner_that_is_killed_in_training_is_replaced_and_the_user_is_told(
     story = [(entry.attempt, entry.kind) for entry in installation.history()]
     assert story == [
         (1, HistoryKind.SUBMITTED),
+        (1, HistoryKind.DECIDED),
         (1, HistoryKind.DISPATCHED),
         (1, HistoryKind.ACCEPTED),
         (1, HistoryKind.ATTEMPT_FAILED),

@@ -52,7 +52,14 @@ def check_one_model_of(installation: Installation, weights: str) -> None:
     assert installation.sha256(*installation.versions()) == weights
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    # Of the others `make test` has the durable steps themselves, below.
+    [
+        pytest.param(name, marks=() if "torch" in name or "epochs" in name else pytest.mark.long)
+        for name in MOMENTS
+    ],
+)
 def test_the_same_command_goes_on_with_a_training_that_was_killed_while(
     moment: str, installation: Installation, undisturbed: str
 ) -> None:
@@ -99,7 +106,13 @@ def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_ri
     assert {installation.sha256(version) for version in installation.versions()} == {undisturbed_briefly}
 
 
-@pytest.mark.parametrize("spooled", [False, True], ids=["in training", "with its model in the spool"])
+@pytest.mark.parametrize(
+    "spooled",
+    [
+        pytest.param(False, id="in training"),
+        pytest.param(True, marks=pytest.mark.long, id="with its model in the spool"),
+    ],
+)
 def test_work_goes_on_with_a_training_that_was_killed(
     spooled: bool, installation: Installation, undisturbed: str
 ) -> None:

@@ -29,6 +29,7 @@ def test_three_trainings_at_once_on_a_fresh_home_all_succeed(installation: Insta
         kinds = [entry.kind for entry in installation.history(operation)]
         assert kinds == [
             HistoryKind.SUBMITTED,
+            HistoryKind.DECIDED,
             HistoryKind.DISPATCHED,
             HistoryKind.ACCEPTED,
             HistoryKind.MODEL_PERSISTED,

@@ -189,6 +189,9 @@ asyncio.run(serve())
 """
 
 
+_STARTS = 30
+
+
 class ServerProcess:
     """The endpoint in a process of its own, which can be killed and started again at the same address."""
 
@@ -203,9 +206,16 @@ class ServerProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-c", _SERVER, str(self._root), str(self.port), TOKEN.get_secret_value()]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        for _ in range(_STARTS):
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            assert self._process.stdout is not None
+            if self._process.stdout.readline() == "ready\n":
+                return
+            # Somebody's connection has the port for a moment.
+            self._process.communicate()
+        raise AssertionError(f"port {self.port} is not to be had")
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
