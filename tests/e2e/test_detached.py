@@ -5,6 +5,8 @@ import pty
 import signal
 import sys
 
+import pytest
+
 from ktrdr.backend.states import State
 from tests.e2e.installation import MOMENTUM, Installation, epochs
 from tests.e2e.waiting import eventually
