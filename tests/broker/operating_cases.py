@@ -17,6 +17,7 @@ from ktrdr.bus.topology import BACKEND_EVENTS, EVENTS, shared_topology
 from ktrdr.cli.main import app
 from ktrdr.events.message import Message
 from tests.broker.node import PrivateNode
+from tests.e2e.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class Operator:
 @contextmanager
 def operating(node: PrivateNode, patch: pytest.MonkeyPatch) -> Iterator[Operator]:
     """Be an operator; what was created is deleted afterwards."""
+    # What the management API tells of alarms lags by seconds: a test before may have had one.
+    eventually(
+        lambda: not node.management.request("GET", "nodes")[0].get("mem_alarm"),
+        within_s=60.0,
+        otherwise="the management API still tells of an alarm",
+    )
     operator = Operator(node, f"o{secrets.token_hex(4)}")
     patch.setenv("KTRDR_BROKER_URL", node.amqp_url())
     patch.setenv("KTRDR_BROKER_PREFIX", operator.prefix)
