@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from host_agent.waiting import first_of
 from ktrdr.app.backends import Backends
 from ktrdr.app.connecting import broker_user, connect_to_broker
 from ktrdr.app.embedded import Embedded, in_process, render_report
@@ -86,16 +87,7 @@ async def served(
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until the event is set; raises as `served` does, and what brought a backend down."""
     async with served(settings) as app:
-        stopped = asyncio.create_task(stop.wait())
-        ended = asyncio.create_task(app.backends.wait_until_ended())
-        try:
-            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                ended.result()
-        finally:
-            for task in (stopped, ended):
-                task.cancel()
-            await asyncio.gather(stopped, ended, return_exceptions=True)
+        await first_of(stop.wait(), app.backends.wait_until_ended())
         _log.info("stopping")
 
 

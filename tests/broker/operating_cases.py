@@ -75,15 +75,21 @@ class Operator:
         await bus.close()
 
 
+def wait_for_alarm(node: PrivateNode, *, on: bool) -> None:
+    """Wait until the management API tells of a memory alarm, or of none; it lags by seconds."""
+    eventually(
+        # Of a node that has just started it tells nothing yet.
+        lambda: node.management.request("GET", "nodes")[0].get("mem_alarm", False) is on,
+        within_s=60.0,
+        otherwise=f"the management API says that there is {'an' if on else 'no'} alarm",
+    )
+
+
 @contextmanager
 def operating(node: PrivateNode, patch: pytest.MonkeyPatch) -> Iterator[Operator]:
     """Be an operator; what was created is deleted afterwards."""
-    # What the management API tells of alarms lags by seconds: a test before may have had one.
-    eventually(
-        lambda: not node.management.request("GET", "nodes")[0].get("mem_alarm"),
-        within_s=60.0,
-        otherwise="the management API still tells of an alarm",
-    )
+    # A test before may have had one.
+    wait_for_alarm(node, on=False)
     operator = Operator(node, f"o{secrets.token_hex(4)}")
     patch.setenv("KTRDR_BROKER_URL", node.amqp_url())
     patch.setenv("KTRDR_BROKER_PREFIX", operator.prefix)

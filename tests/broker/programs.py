@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.broker.errors import BrokerUnavailableError
+from tests.broker.installing import how_to_install
 
 PLACE = "KTRDR_TEST_RABBITMQ"
 """The environment variable that names the directory of ``rabbitmq-server``, if that is in no usual place."""
@@ -49,19 +49,8 @@ def find_programs() -> Programs:
         epmd = _erlang("epmd")
         if os.access(server, os.X_OK) and os.access(ctl, os.X_OK) and epmd:
             return Programs(server, ctl, epmd, _erlang("erl_call"))
-    raise BrokerUnavailableError(f"There is no rabbitmq-server on this machine. Get one: {how_to_install()}")
-
-
-def how_to_install() -> str:
-    """Return the one command that gets this machine a RabbitMQ."""
-    as_root = "" if os.geteuid() == 0 else "sudo "
-    if sys.platform == "darwin":
-        return "brew install rabbitmq"
-    if shutil.which("apt-get"):
-        return f"{as_root}scripts/obtain-broker"  # which, unlike apt-get alone, starts no service
-    if shutil.which("dnf"):
-        return f"{as_root}dnf install --assumeyes rabbitmq-server"
-    return "curl -fsSL https://get.docker.com | sudo sh"
+    install = how_to_install(script="scripts/obtain-broker", brew="rabbitmq", package="rabbitmq-server")
+    raise BrokerUnavailableError(f"There is no rabbitmq-server on this machine. Get one: {install}")
 
 
 def _server_directories() -> list[Path]:

@@ -14,7 +14,7 @@ from ktrdr.bus.rabbitmq_arguments import queue_arguments
 from ktrdr.bus.topology import shared_topology
 from ktrdr.events.message import Message
 from tests.broker.node import PrivateNode
-from tests.broker.operating_cases import Operator, operating
+from tests.broker.operating_cases import Operator, operating, wait_for_alarm
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -191,22 +191,15 @@ class TestWhatIsStuck:
 
 
 def test_an_alarm_is_seen_through_the_management_api(operator: Operator) -> None:
-    def is_told(what: bool) -> None:
-        eventually(
-            lambda: operator.node.management.request("GET", "nodes")[0]["mem_alarm"] is what,
-            within_s=60.0,
-            otherwise=f"the management API says that there is {'an' if what else 'no'} alarm",
-        )
-
     operator.run("broker", "setup")
     operator.node.set_memory_alarm(True)
     try:
-        is_told(True)
+        wait_for_alarm(operator.node, on=True)
         found = of(operator.ask("broker", "check", *operator.management, status=1), "wrong")
         assert "is out of memory" in found["broker alarm"]
     finally:
         operator.node.set_memory_alarm(False)
-    is_told(False)
+    wait_for_alarm(operator.node, on=False)
     operator.run("broker", "check", *operator.management)
 
 

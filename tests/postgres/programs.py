@@ -4,10 +4,10 @@ import os
 import pwd
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.broker.installing import how_to_install
 from tests.postgres.errors import PostgresUnavailableError
 
 PLACE = "KTRDR_TEST_POSTGRES"
@@ -43,19 +43,10 @@ def find_programs() -> Programs:
         initdb, postgres = directory / "initdb", directory / "postgres"
         if os.access(initdb, os.X_OK) and os.access(postgres, os.X_OK):
             return Programs(initdb, postgres, _user())
-    raise PostgresUnavailableError(f"There is no PostgreSQL on this machine. Get one: {how_to_install()}")
-
-
-def how_to_install() -> str:
-    """Return the one command that gets this machine a PostgreSQL."""
-    as_root = "" if os.geteuid() == 0 else "sudo "
-    if sys.platform == "darwin":
-        return "brew install postgresql@17"
-    if shutil.which("apt-get"):
-        return f"{as_root}scripts/obtain-postgres"  # which, unlike apt-get alone, starts no service
-    if shutil.which("dnf"):
-        return f"{as_root}dnf install --assumeyes postgresql-server"
-    return "curl -fsSL https://get.docker.com | sudo sh"
+    install = how_to_install(
+        script="scripts/obtain-postgres", brew="postgresql@17", package="postgresql-server"
+    )
+    raise PostgresUnavailableError(f"There is no PostgreSQL on this machine. Get one: {install}")
 
 
 def _directories() -> list[Path]:

@@ -1,11 +1,17 @@
-"""Bars for tests: real ones, and random ones of any length."""
+"""What many unit tests use: bars, real and random ones, and an HTTP API with a client of it."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.unit.api_cases import Api
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,3 +42,21 @@ def random_bars() -> Callable[..., pd.DataFrame]:
         )
 
     return make
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator["Api"]:
+    """The HTTP API of a backend of this test's own."""
+    # Here: most tests do without it.
+    from tests.unit.api_cases import Api
+
+    made = Api.make(tmp_path)
+    with made.store:
+        yield made
+
+
+@pytest.fixture
+async def client(api: "Api") -> AsyncIterator["httpx.AsyncClient"]:
+    """A client of that API."""
+    async with api.client() as made:
+        yield made

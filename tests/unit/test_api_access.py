@@ -1,6 +1,5 @@
 """Who may do what by way of the HTTP API, and what is written down of it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from tests.unit.backend_cases import settings_in, wish
 
 LIST = "/api/v1/operations"
 CONFIG = "/api/v1/trainings/config"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    made = Api.make(tmp_path)
-    with made.store:
-        yield made
 
 
 def entries(api: Api) -> list[AuditEntry]:

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,19 +16,6 @@ from tests.unit.api_cases import Api
 from tests.unit.backend_cases import PATIENCE_S
 
 OPERATIONS = "/api/v1/operations"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    made = Api.make(tmp_path)
-    with made.store:
-        yield made
-
-
-@pytest.fixture
-async def client(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.client() as made:
-        yield made
 
 
 async def page(client: httpx.AsyncClient, **query: Any) -> Any:

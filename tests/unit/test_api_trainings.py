@@ -1,7 +1,5 @@
 """Trainings by way of the HTTP API, and what is asked before and after: strategies, models, results."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,19 +12,6 @@ from tests.unit.api_cases import REPOSITORY, Api
 
 TRAININGS = "/api/v1/trainings"
 YAML = (REPOSITORY / "strategies" / "eurusd_momentum.yaml").read_text()
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    made = Api.make(tmp_path)
-    with made.store:
-        yield made
-
-
-@pytest.fixture
-async def client(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.client() as made:
-        yield made
 
 
 async def start(client: httpx.AsyncClient, path: str = "", **body: Any) -> httpx.Response:
