@@ -17,6 +17,16 @@ def has_ended(installation: Installation) -> bool:
     return installation.operation().state.terminal and not installation.processes()
 
 
+def read_until(terminal: int, words: bytes) -> None:
+    """Read what is written to a terminal up to these words."""
+    shown = b""
+    while words not in shown:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # what Linux says for the end of a terminal's input
+            pytest.fail(f"the command ended and showed only {shown.decode(errors='replace')!r}")
+
+
 def test_a_detached_training_returns_at_once_and_its_worker_finishes_it(installation: Installation) -> None:
     train = installation.train(*epochs(30), "--detach").succeed()
     operation = installation.operation()
@@ -40,7 +50,7 @@ def test_a_detached_training_survives_the_end_of_its_terminal(installation: Inst
         os.chdir(installation.root)
         command = [sys.executable, "-m", "ktrdr.cli.main", "train", str(MOMENTUM), "--detach", *epochs(30)]
         os.execve(sys.executable, command, installation.environment)
-    eventually(lambda: any(installation.home.glob("logs/*")), within_s=60, otherwise=installation.describe)
+    read_until(terminal, b"ktrdr ops watch")
     os.close(terminal)  # the kernel sends SIGHUP to the whole session
     os.waitpid(shell, 0)
     eventually(lambda: has_ended(installation), within_s=60, otherwise=installation.describe)
