@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -161,6 +162,8 @@ outbox = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("last_error", Text),
+    # The instance that publishes it, unless it has died since; none while any that carries the owner may.
+    Column("claimed_by", _ID),
     Column("sent_at", UtcDateTime),
     UniqueConstraint("event_id"),
     Index(None, "owner", "sent_at", "id"),
@@ -219,6 +222,8 @@ agents = Table(
     Column("first_seen", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("last_seen", UtcDateTime, nullable=False),
+    # By its own clock, which tells of two things that it said which was the later, whoever heard them.
+    Column("said_at", UtcDateTime),
     Column("stopped_at", UtcDateTime),
 )
 
@@ -229,6 +234,10 @@ instances = Table(
     Column("host", _NAME, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("program_version", String(32), nullable=False),
+    # Whose operations it carries: its own, or together with others those of the broker.
+    Column("owner", _ID),
+    # Whether it could when it last looked.
+    Column("reaches_bus", Boolean),
     Column("started_at", UtcDateTime, nullable=False),
     Column("stopped_at", UtcDateTime),
 )
