@@ -14,6 +14,7 @@ from host_agent.directory import AgentDirectory
 from host_agent.endings import Failed
 from host_agent.journal import Announcement, ClaimFolder, Journal
 from host_agent.link import Link
+from host_agent.log_feed import LogFeed
 from host_agent.made import find_model
 from host_agent.options import AgentOptions
 from host_agent.presence import Presence
@@ -33,6 +34,7 @@ from ktrdr.ids import IdFactory
 
 _DETACHED_AFTER = 2 / 3
 """Of a lease."""
+_FLUSH_LIMIT_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -92,8 +94,10 @@ class HostAgent:
             limit_s=_DETACHED_AFTER * options.lease_s,
             on_detached=self._attempts.mark_detached,
         )
+        self._logs = LogFeed(publisher, agent_id=self.agent_id, clock=clock)
         self._spool = Spool(
             link=link,
+            logs=self._logs,
             blobs=blobs,
             attempts=self._attempts,
             agent_id=self.agent_id,
@@ -130,6 +134,7 @@ class HostAgent:
             bus=bus,
             link=link,
             journal=self._journal,
+            logs=self._logs,
             spool=self._spool,
             attempts=self._attempts,
             datasets=self._datasets,
@@ -199,11 +204,12 @@ class HostAgent:
         await self._main
 
     async def _work(self) -> None:
+        structlog.contextvars.bind_contextvars(agent=self.agent_id)  # in the context of this task
         try:
             async with asyncio.TaskGroup() as services:
                 running = [
                     services.create_task(service.run(), name=type(service).__name__)
-                    for service in (self._spool, self._control, self._presence)
+                    for service in (self._spool, self._control, self._presence, self._logs)
                 ]
                 async with asyncio.TaskGroup() as slots:
                     for slot in self._slots:
@@ -211,6 +217,8 @@ class HostAgent:
                 await first_of(self._spool.drain(), self._last_try())
                 for task in running:
                     task.cancel()
+            # The last that was logged is of interest, but not worth any delay.
+            await first_of(self._logs.flush(), self._clock.sleep(_FLUSH_LIMIT_S))
             await self._presence.say_stopped()
         finally:
             await self._close_runners()
@@ -248,8 +256,10 @@ class HostAgent:
 
     def _new_runner_process(self) -> RunnerProcess:
         options = self._options
+        # What is shown here of its lines is one thing; the backend is told of the steps in any case.
+        level = "debug" if options.log_level == "debug" else "info"
         return RunnerProcess(
-            RunnerOptions(device=options.device, threads=options.threads, log_level=options.log_level),
+            RunnerOptions(device=options.device, threads=options.threads, log_level=level),
             max_bundle_bytes=options.max_model_bytes,
             cancel_grace_s=options.cancel_grace_s,
             clock=self._clock,

@@ -119,6 +119,7 @@ class Control:
                     _log.info(
                         "result settled",
                         operation_id=event.operation_id,
+                        attempt=event.attempt,
                         agent=self._agent_id,
                         answer=event.summary(),
                     )

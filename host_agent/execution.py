@@ -5,6 +5,7 @@ import logging
 
 import structlog
 
+from host_agent.attempt_log import AttemptLog
 from host_agent.attempts import Attempt, Stop
 from host_agent.complaint import Complaint
 from host_agent.endings import Cancelled, Ending, Failed, Trained
@@ -15,10 +16,12 @@ from host_agent.progress_feed import ProgressFeed
 from host_agent.progress_log import ProgressLog
 from host_agent.runner_process import Runner
 from host_agent.shared import Shared
+from host_agent.steps import AgentStep
 from host_agent.waiting import Backoff, first_of
 from ktrdr.errors import BlobError, KtrdrError, RunnerCrashedError
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.training import TrainingRequested
+from ktrdr.logs.overhearing import overheard_by
 from ktrdr.training.job import Dataset, TrainingJob
 from ktrdr.training.progress import Progress
 
@@ -28,7 +31,12 @@ _log = structlog.get_logger()
 
 
 async def carry_out(
-    request: TrainingRequested, attempt: Attempt, folder: ClaimFolder, runner: Runner, shared: Shared
+    request: TrainingRequested,
+    attempt: Attempt,
+    folder: ClaimFolder,
+    runner: Runner,
+    shared: Shared,
+    log: AttemptLog,
 ) -> Ending:
     """Run an attempt in a runner, and return how it ended; it is never an exception."""
     feed = ProgressFeed(shared.link, attempt.claim, agent_id=shared.agent_id, clock=shared.clock)
@@ -38,19 +46,26 @@ async def carry_out(
         feed.put(progress)
         progress_log.put(progress)
 
+    def on_log(line: LogLine) -> None:
+        log.relay(line)
+        with overheard_by(None):  # It is relayed as what it is.
+            _show(line)
+
     try:
         with shared.datasets.in_use(request.datasets):
+            _log.info(AgentStep.FETCH.step, datasets=len(request.datasets))
             fetching = asyncio.create_task(_fetch(request, shared))
             await first_of(fetching, attempt.stopping.wait())
             if attempt.stopping.is_set():
                 return Cancelled()
+            _log.info(AgentStep.RUN.step)
             return await runner.run(
                 _job(request, fetching.result(), shared.options.threads),
                 run_id=attempt.claim.claim_id,
                 bundle=folder.bundle,
                 cancel=attempt.stopping,
                 on_progress=on_progress,
-                on_log=_relay,
+                on_log=on_log,
             )
     except RunnerCrashedError as error:
         runner.warm()
@@ -110,7 +125,7 @@ def _job(request: TrainingRequested, datasets: tuple[Dataset, ...], threads: int
     )
 
 
-def _relay(line: LogLine) -> None:
+def _show(line: LogLine) -> None:
     """Log a runner's line as if it were the agent's own."""
     level = logging.getLevelNamesMapping().get(line.level.upper(), logging.INFO)
     _log.log(level, line.event, **line.fields)

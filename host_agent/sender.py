@@ -12,11 +12,12 @@ from ktrdr.errors import OversizedError
 PROGRESS_INTERVAL_S = 0.05
 _BURST = 4
 """So many may come closer together: the end of an epoch seldom waits because a batch was just reported."""
-_MAX_WAITING_LINES = 10_000
+_MAX_WAITING_LINES = 1000
+"""What is said later waits for them: the end of a run for a fraction of a second."""
 
 
 class FrameSender:
-    """Writes frames in their order; of progress only the newest, every 50 ms on average at most."""
+    """Writes frames in their order, but progress before lines; of it the newest, every 50 ms on average."""
 
     def __init__(self, pipe: socket.socket, *, interval_s: float = PROGRESS_INTERVAL_S) -> None:
         self._pipe = pipe
@@ -81,9 +82,8 @@ class FrameSender:
     def _next(self) -> bytes:
         with self._changed:
             while True:
-                if self._waiting:
-                    return self._waiting.popleft()
                 wait_s = None
+                # Before lines, of which there may be many.
                 if self._newest is not None:
                     now = time.monotonic()
                     wait_s = self._paid_until - now - (_BURST - 1) * self._interval_s
@@ -92,4 +92,6 @@ class FrameSender:
                         self._newest = None
                         self._paid_until = max(self._paid_until, now) + self._interval_s
                         return data
+                if self._waiting:
+                    return self._waiting.popleft()
                 self._changed.wait(wait_s)

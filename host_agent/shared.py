@@ -8,6 +8,7 @@ from host_agent.attempts import Attempts
 from host_agent.datasets import DatasetCache
 from host_agent.journal import Journal
 from host_agent.link import Link
+from host_agent.log_feed import LogFeed
 from host_agent.options import AgentOptions
 from host_agent.presence import Presence
 from host_agent.spool import Spool
@@ -26,6 +27,7 @@ class Shared:
     bus: Bus
     link: Link
     journal: Journal
+    logs: LogFeed
     spool: Spool
     attempts: Attempts
     datasets: DatasetCache

@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from host_agent.acceptance import Acceptance, Told
+from host_agent.attempt_log import AttemptLog
 from host_agent.attempts import Attempt
 from host_agent.endings import Ending, Failed
 from host_agent.execution import as_asked, carry_out
@@ -13,11 +14,13 @@ from host_agent.journal import Announcement, Claim, ClaimFolder
 from host_agent.presence import UNKNOWN_DEVICE
 from host_agent.runner_process import Runner
 from host_agent.shared import Shared
+from host_agent.steps import AgentStep
 from host_agent.waiting import Backoff, first_of, wait_until
 from ktrdr.bus.port import Delivery
 from ktrdr.errors import BusError, RunnerCrashedError
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.training import TrainingAccepted, TrainingRequested
+from ktrdr.logs.overhearing import overheard_by
 
 _NOT_ABLE_FIRST_S, _NOT_ABLE_LIMIT_S = 1.0, 60.0
 """Between a request that cannot be served here and the next, so that other agents get them: what is given
@@ -114,6 +117,15 @@ class Slot:
             attempt=request.attempt,
             claim_id=shared.ids.token(),
         )
+        log = shared.logs.begin(claim)
+        with overheard_by(log.overhear):
+            return await self._carry(delivery, request, claim, log)
+
+    async def _carry(
+        self, delivery: Delivery, request: TrainingRequested, claim: Claim, log: AttemptLog
+    ) -> bool:
+        shared = self._shared
+        _log.info(AgentStep.ACCEPT.step, claim=claim.claim_id, slot=self._number, device=self._device())
         folder, obstacle = await self._open(claim)
         attempt = Attempt(claim, is_running=True)
         acceptance, told = self._acceptance(claim), Told.NO
@@ -123,18 +135,18 @@ class Slot:
             told = await acceptance.tell()
         if told is Told.NO:
             shared.attempts.remove(claim.claim_id)
+            shared.logs.discard(claim.claim_id)
             await asyncio.to_thread(folder.remove)
             await self._intake.give_back(delivery)
             return False
         # From here on the claim is ours, whatever happens to the message: if it is not acknowledged, whoever
         # takes it next is told to stop, or we are.
         shared.attempts.stands(claim.claim_id, told_at=shared.clock.monotonic() if told is Told.YES else None)
-        _log.info("accepted", claim=claim.claim_id, slot=self._number, device=self._device())
         settling = asyncio.create_task(
             self._settle(delivery, acceptance, told), name=f"settle {claim.claim_id}"
         )
         try:
-            ending = obstacle or await carry_out(request, attempt, folder, self._runner, shared)
+            ending = obstacle or await carry_out(request, attempt, folder, self._runner, shared, log)
         finally:
             settling.cancel()
             await asyncio.gather(settling, return_exceptions=True)
@@ -180,13 +192,13 @@ class Slot:
     async def _hand_over(self, folder: ClaimFolder, ending: Ending) -> None:
         """Record how it ended and leave the telling to the spool: the slot is free."""
         shared = self._shared
+        _log.info(AgentStep.DELIVER.step, ending=ending.kind)
         announcement = Announcement(event_id=shared.ids.event_id(), ending=ending)
         try:
             await asyncio.to_thread(folder.record, announcement)
         except OSError as error:
             # It is told all the same. Only if the agent dies before that, it has to be done again.
             _log.warning("ending not recorded", reason=str(error))
-        _log.info("finished", ending=ending.kind)
         shared.attempts.ended(folder.claim.claim_id)
         shared.spool.add(folder, announcement)
 

@@ -10,6 +10,7 @@ from host_agent.complaint import Complaint
 from host_agent.endings import Cancelled, Failed, Trained
 from host_agent.journal import Announcement, ClaimFolder
 from host_agent.link import Link
+from host_agent.log_feed import LogFeed
 from host_agent.waiting import Backoff, first_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock
@@ -20,6 +21,7 @@ from ktrdr.events.compression import compress
 from ktrdr.events.references import BlobRef, Codec, InlineModel
 from ktrdr.events.training import ModelReady, TrainingCancelled, TrainingFailed
 from ktrdr.ids import IdFactory
+from ktrdr.logs.overhearing import overheard_by
 
 _RETRY_FIRST_S, _RETRY_LIMIT_S = 0.2, 30.0
 _REPEAT_FIRST_S, _REPEAT_LIMIT_S = 10.0, 300.0
@@ -60,6 +62,7 @@ class Spool:
         self,
         *,
         link: Link,
+        logs: LogFeed,
         blobs: BlobStore,
         attempts: Attempts,
         agent_id: str,
@@ -69,6 +72,7 @@ class Spool:
         rng: random.Random,
     ) -> None:
         self._link = link
+        self._logs = logs
         self._blobs = blobs
         self._attempts = attempts
         self._agent_id = agent_id
@@ -121,11 +125,15 @@ class Spool:
 
     async def _deliver(self, delivery: _Delivery) -> None:
         claim = delivery.folder.claim
-        with structlog.contextvars.bound_contextvars(
-            operation_id=claim.operation_id, attempt=claim.attempt, agent=self._agent_id
+        with (
+            structlog.contextvars.bound_contextvars(
+                operation_id=claim.operation_id, attempt=claim.attempt, agent=self._agent_id
+            ),
+            overheard_by(self._logs.listener(claim.claim_id)),
         ):
             await self._tell_until_known(delivery)
             await asyncio.to_thread(delivery.folder.remove)
+        self._logs.end(claim.claim_id)
         del self._deliveries[claim.claim_id]
         self._attempts.remove(claim.claim_id)
         if not self._deliveries:

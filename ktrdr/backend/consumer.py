@@ -9,6 +9,7 @@ import structlog
 
 from ktrdr.backend import attempts, cancelling, granting, returning
 from ktrdr.backend.leases import Leases
+from ktrdr.backend.log_recorder import LogRecorder
 from ktrdr.backend.persistence import ModelPersister, VerifiedModel
 from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
@@ -35,6 +36,7 @@ from ktrdr.events import (
     TrainingAccepted,
     TrainingCancelled,
     TrainingFailed,
+    TrainingLogged,
     TrainingProgress,
     TrainingRequested,
 )
@@ -59,6 +61,7 @@ class EventHandlers:
         persister: takes results.
         leases: are renewed by every event of the claim that holds them.
         progress: takes progress.
+        logs: takes lines of logs.
         presences: takes what agents say of themselves.
         speakers: decides whose word counts.
         retries: what follows a failed attempt.
@@ -73,6 +76,7 @@ class EventHandlers:
     persister: ModelPersister
     leases: Leases
     progress: ProgressRecorder
+    logs: LogRecorder
     presences: Presences
     speakers: Speakers
     retries: attempts.RetryPolicy
@@ -131,7 +135,7 @@ class EventHandlers:
             return await self.offload(lambda: self.persister.register(model))
 
     async def transient(self, envelope: Envelope) -> None:
-        """Handle progress or presence.
+        """Handle progress, presence or lines of a log.
 
         Raises:
             RefusedError: who says it may not.
@@ -140,6 +144,8 @@ class EventHandlers:
         match envelope.event:
             case TrainingProgress() as event:
                 self._progress(event)
+            case TrainingLogged() as event:
+                self.logs.record(event)
             case AgentPresence() as event:
                 self.presences.take(event, envelope)
                 await self._presence(event)

@@ -6,24 +6,27 @@ from sqlalchemy import delete, or_, select
 
 from ktrdr.backend.instances import Registry
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import inbox, instances, operations, outbox
+from ktrdr.backend.tables import inbox, instances, operation_log, operations, outbox
 from ktrdr.backend.work import Work
 
 _KEEP_MAIL = timedelta(days=1)
 """After the end of its operation. A result that comes again still later is answered without the inbox."""
 _KEEP_INSTANCES = timedelta(days=30)
+_KEEP_LOGS = timedelta(days=30)
+"""After the end of its operation."""
 _AT_ONCE = 1000
 """Rows in one transaction: others want to write too."""
 
 
 def tidy(store: OperationStore) -> int:
-    """Delete old mail of operations that have ended, and old instances; return how many rows. Blocks.
+    """Delete old mail and logs of operations that have ended, and old instances; return how many. Blocks.
 
     The history of operations, and their models, are kept.
     """
     total = store.change(lambda work: _forget_instances(work, store.instances))
-    while (deleted := store.change(_forget_mail)) > 0:
-        total += deleted
+    for forget in (_forget_mail, _forget_logs):
+        while (deleted := store.change(forget)) > 0:
+            total += deleted
     return total
 
 
@@ -46,6 +49,16 @@ def _forget_mail(work: Work) -> int:
         work.connection.execute(delete(outbox).where(outbox.c.id.in_(sent))).rowcount
         + work.connection.execute(delete(inbox).where(inbox.c.event_id.in_(received))).rowcount
     )
+
+
+def _forget_logs(work: Work) -> int:
+    old = (
+        select(operation_log.c.id)
+        .join(operations, operations.c.id == operation_log.c.operation_id)
+        .where(operations.c.finished_at < work.now - _KEEP_LOGS)
+        .limit(_AT_ONCE)
+    )
+    return work.connection.execute(delete(operation_log).where(operation_log.c.id.in_(old))).rowcount
 
 
 def _forget_instances(work: Work, alive: Registry) -> int:

@@ -45,6 +45,9 @@ class Listening:
         self._ids = ids
         self._timeout_s = timeout_s
         self.subscriptions: Sequence[Subscription] = ()
+        """What decides about leases."""
+        self.asides: Sequence[Subscription] = ()
+        """What nothing depends on, and nothing waits for."""
 
     async def declare(self) -> None:
         """Declare the topology, and what each subscription has for itself.
@@ -58,7 +61,7 @@ class Listening:
         for pause_s in (*_STARTING_PAUSES_S, None):
             try:
                 await self._bus.declare(shared_topology())
-                for subscription in self.subscriptions:
+                for subscription in (*self.subscriptions, *self.asides):
                     await subscription.declare()
             except (BusClosedError, AccessRefusedError):
                 raise
@@ -74,13 +77,13 @@ class Listening:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Listen, until the group is cancelled."""
-        for subscription in self.subscriptions:
+        for subscription in (*self.subscriptions, *self.asides):
             group.create_task(subscription.run())
 
     @property
     def idle(self) -> bool:
         """Whether every queue is empty and nothing is in hand."""
-        return all(subscription.idle for subscription in self.subscriptions)
+        return all(subscription.idle for subscription in (*self.subscriptions, *self.asides))
 
     @property
     def is_listening(self) -> bool:

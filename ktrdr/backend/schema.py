@@ -12,7 +12,7 @@ from ktrdr.errors import StoreError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest revision in `migrations/versions`."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

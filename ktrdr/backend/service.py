@@ -16,6 +16,7 @@ from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.listening import Listening
+from ktrdr.backend.log_recorder import LogRecorder
 from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.persistence import ModelPersister, RenderReport
 from ktrdr.backend.presences import Presences
@@ -118,6 +119,7 @@ class Backend:
         )
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
         self._transactions = Transactions(store, self.instance, clock=clock, offload=offload)
+        self._logs = LogRecorder(self._transactions, clock=clock)
         self._relay = OutboxRelay(
             Outbox(store, self.instance, retries, self._transactions),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
@@ -141,6 +143,7 @@ class Backend:
             persister=self._persister,
             leases=self._leases,
             progress=self._progress,
+            logs=self._logs,
             presences=self._presences,
             speakers=Speakers(user),
             retries=retries,
@@ -152,7 +155,7 @@ class Backend:
         self._listening = Listening(
             bus, self._leases, clock=clock, ids=ids, timeout_s=settings.publish_timeout_s
         )
-        self._listening.subscriptions = [
+        readers = [
             Subscription(
                 bus,
                 source,
@@ -162,17 +165,19 @@ class Backend:
                 on_obstacle=handlers.note_obstacle,
                 pause=handlers.pause,
                 clock=clock,
-                on_return=self._listening.heard_again,
+                on_return=on_return,
                 shortcut=handlers.at_sight if source == sources.presence else None,
                 excuse=self._presences.take_unreadable if source == sources.presence else None,
             )
-            for source, prefetch, handle in (
-                (sources.events, 16, handlers.durable),
-                (sources.returned, 16, handlers.returned),
-                (sources.progress, 200, handlers.transient),
-                (sources.presence, 200, handlers.transient),
+            for source, prefetch, handle, on_return in (
+                (sources.events, 16, handlers.durable, self._listening.heard_again),
+                (sources.returned, 16, handlers.returned, self._listening.heard_again),
+                (sources.progress, 200, handlers.transient, self._listening.heard_again),
+                (sources.presence, 200, handlers.transient, self._listening.heard_again),
+                (sources.logs, 50, handlers.transient, lambda: None),
             )
         ]
+        self._listening.subscriptions, self._listening.asides = readers[:-1], readers[-1:]
         self._sweep = Sweep(
             store,
             self._transactions,
@@ -227,6 +232,7 @@ class Backend:
             await asyncio.wait((working,))
             crash = None if working.cancelled() else working.exception()
             await self._progress.flush()
+            await self._logs.flush()
             await self._flush_presences()
         self._feed.fail(StoreError("The backend was stopped."))
         await self._registration.leave()
@@ -326,7 +332,8 @@ class Backend:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._listening.start(group)
-            for forever in (self._relay, self._sweep, self._feed, self._progress, self._registration):
+            services = (self._relay, self._sweep, self._feed, self._progress, self._logs, self._registration)
+            for forever in services:
                 group.create_task(forever.run())
             if self._is_broker:
                 group.create_task(self._presences.run())

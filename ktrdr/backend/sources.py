@@ -6,6 +6,8 @@ from ktrdr.bus.topology import (
     BACKEND_EVENTS,
     BACKEND_RETURNED,
     Topology,
+    logs_queue,
+    logs_topology,
     presence_queue,
     presence_topology,
     progress_queue,
@@ -58,6 +60,11 @@ class Sources:
         """Which agents are there, and what they hold."""
         name = self._new_name()
         return Source(presence_queue(name), presence_topology(name), acknowledge=False)
+
+    def logs(self) -> Source:
+        """What agents log about runs."""
+        name = self._new_name()
+        return Source(logs_queue(name), logs_topology(name), acknowledge=False)
 
     def _new_name(self) -> str:
         return f"{self._host}.{self._ids.token()}"

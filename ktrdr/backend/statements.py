@@ -9,7 +9,15 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, func, inser
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ktrdr.backend.rows import select_operations
-from ktrdr.backend.tables import attempts, inbox, models, operation_history, operations, outbox
+from ktrdr.backend.tables import (
+    attempts,
+    inbox,
+    models,
+    operation_history,
+    operation_log,
+    operations,
+    outbox,
+)
 from ktrdr.events import TrainingRequested
 
 _REQUESTED = TrainingRequested.type_name()
@@ -80,6 +88,17 @@ _INSERT_NEW = {
     "sqlite": sqlite.insert(inbox).on_conflict_do_nothing().returning(inbox.c.event_id),
     "postgresql": postgresql.insert(inbox).on_conflict_do_nothing().returning(inbox.c.event_id),
 }
+
+
+_INSERT_LINES = {
+    "sqlite": sqlite.insert(operation_log).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(operation_log).on_conflict_do_nothing(),
+}
+
+
+def insert_lines(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """Add to the log of an operation; what another backend has added meanwhile stays."""
+    connection.execute(_INSERT_LINES[connection.dialect.name], rows)
 
 
 def insert_if_new(connection: Connection, **values: Any) -> bool:

@@ -147,6 +147,29 @@ operation_progress = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
+# The end of what its agents have logged about each operation.
+operation_log = Table(
+    "operation_log",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("operation_id", _ID, ForeignKey("operations.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("claim_id", _NAME, nullable=False),
+    Column("agent_id", _NAME, nullable=False),
+    # Among all lines of the claim, and how many of those are missing before it.
+    Column("number", Integer, nullable=False),
+    Column("left_out", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("event", Text, nullable=False),
+    # As JSON.
+    Column("fields", Text, nullable=False),
+    # Several backends may hear the same.
+    UniqueConstraint("operation_id", "claim_id", "number"),
+    Index(None, "operation_id", "id"),
+)
+
 outbox = Table(
     "outbox",
     metadata,

@@ -14,6 +14,7 @@ from ktrdr.bus.topology import (
     EVENTS,
     JOURNAL,
     LANES,
+    LOGS,
     PRESENCE,
     ROUTES,
     Party,
@@ -63,7 +64,9 @@ def definitions_json(
             {"user": name, "vhost": vhost, **_permissions(name, names, administrator)} for name in users
         ],
         "topic_permissions": [
-            {"user": name, "vhost": vhost, **_what_agents_say(names)} for name in agents or (AGENT,)
+            {"user": name, "vhost": vhost, **_what_agents_say(names, exchange)}
+            for name in agents or (AGENT,)
+            for exchange in (EVENTS, LOGS)
         ],
         **_topology(names, vhost, lanes),
     }
@@ -110,7 +113,7 @@ def _permissions(user: str, names: WireNames, administrator: str | None) -> dict
     lanes = exactly(lane_queue("")) + ".+"
     return _allow(
         configure=[own],
-        write=[own, exactly(EVENTS), exactly(PRESENCE)],
+        write=[own, exactly(EVENTS), exactly(LOGS), exactly(PRESENCE)],
         read=[own, exactly(CONTROL), lanes],
     )
 
@@ -122,14 +125,14 @@ def _allow(
     return {what: f"^({'|'.join(patterns)})$" if patterns else _NOTHING for what, patterns in allowed.items()}
 
 
-def _what_agents_say(names: WireNames) -> dict[str, str]:
+def _what_agents_say(names: WireNames, exchange: str) -> dict[str, str]:
     kinds = [
         rule.routing_key.rpartition(".")[2]
         for rule in ROUTES.values()
-        if rule.sender is Party.AGENT and rule.exchange == EVENTS
+        if rule.sender is Party.AGENT and rule.exchange == exchange
     ]
     keys = rf"^training\.[A-Za-z0-9_-]+\.({'|'.join(kinds)})$"
-    return {"exchange": names.wire(EVENTS), "write": keys, "read": _NOTHING}
+    return {"exchange": names.wire(exchange), "write": keys, "read": _NOTHING}
 
 
 def _topology(names: WireNames, vhost: str, lanes: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ktrdr.events.training import (
     TrainingAccepted,
     TrainingCancelled,
     TrainingFailed,
+    TrainingLogged,
     TrainingProgress,
     TrainingRequested,
 )
@@ -96,6 +97,8 @@ DEFAULT_EXCHANGE = ""
 
 REQUESTS = "ktrdr.requests"
 EVENTS = "ktrdr.events"
+LOGS = "ktrdr.logs"
+"""Apart from `EVENTS`, so that no line of a log is in the journal or beside a result."""
 CONTROL = "ktrdr.control"
 PRESENCE = "ktrdr.presence"
 RETURNED = "ktrdr.returned"
@@ -113,6 +116,8 @@ _DELIVERY_LIMIT = 5
 _NO_DELIVERY_LIMIT = 1_000_000
 _BACKLOG = 1000
 """Messages of which only the newest count: more of them are stale."""
+_LOG_BACKLOG = 200
+"""Likewise of lines of logs, of which a message may hold many."""
 
 
 def lane_queue(lane: str) -> str:
@@ -130,6 +135,11 @@ def progress_queue(backend: str) -> str:
     return f"ktrdr.backend.{backend}.progress"
 
 
+def logs_queue(backend: str) -> str:
+    """Return the queue of what agents log that one backend hears."""
+    return f"ktrdr.backend.{backend}.logs"
+
+
 def presence_queue(backend: str) -> str:
     """Return the queue of the presence that one backend hears."""
     return f"ktrdr.backend.{backend}.presence"
@@ -141,6 +151,7 @@ def shared_topology(lanes: tuple[str, ...] = LANES) -> Topology:
         exchanges=(
             Exchange(REQUESTS, ExchangeKind.DIRECT),
             Exchange(EVENTS, ExchangeKind.TOPIC),
+            Exchange(LOGS, ExchangeKind.TOPIC),
             Exchange(CONTROL, ExchangeKind.TOPIC),
             Exchange(PRESENCE, ExchangeKind.FANOUT),
             Exchange(RETURNED, ExchangeKind.TOPIC),
@@ -195,15 +206,22 @@ def progress_topology(backend: str) -> Topology:
     return Topology((), (_own(queue),), (Binding(EVENTS, queue, _any_operation(ROUTES[TrainingProgress])),))
 
 
+def logs_topology(backend: str) -> Topology:
+    """Return the exclusive queue by which one backend hears what agents log; likewise."""
+    queue = logs_queue(backend)
+    key = _any_operation(ROUTES[TrainingLogged])
+    return Topology((), (_own(queue, _LOG_BACKLOG),), (Binding(LOGS, queue, key),))
+
+
 def presence_topology(backend: str) -> Topology:
     """Return the exclusive queue by which one backend hears of presence; likewise."""
     queue = presence_queue(backend)
     return Topology((), (_own(queue),), (Binding(PRESENCE, queue),))
 
 
-def _own(queue: str) -> Queue:
+def _own(queue: str, backlog: int = _BACKLOG) -> Queue:
     # What overflows is of no use to anyone; what cannot be read is.
-    return Queue(queue, QueueKind.CLASSIC, exclusive=True, max_length=_BACKLOG, reject_exchange=DEAD)
+    return Queue(queue, QueueKind.CLASSIC, exclusive=True, max_length=backlog, reject_exchange=DEAD)
 
 
 class Party(StrEnum):
@@ -255,10 +273,10 @@ def _any_operation(rule: RouteRule) -> str:
 _FIELDS_OF_KEY = re.compile(r"{(\w+)}")
 
 
-def _from_agent(event_type: type[ClaimEvent]) -> RouteRule:
+def _from_agent(event_type: type[ClaimEvent], exchange: str = EVENTS) -> RouteRule:
     key = f"training.{{operation_id}}.{_kind(event_type)}"
     # Progress may be lost: perhaps nobody listens, and the next one says more.
-    return RouteRule(Party.AGENT, EVENTS, key, mandatory=event_type.durable)
+    return RouteRule(Party.AGENT, exchange, key, mandatory=event_type.durable)
 
 
 def _to_agents(event_type: type[OperationEvent]) -> RouteRule:
@@ -275,6 +293,7 @@ ROUTES: Mapping[type[Event], RouteRule] = {
     TrainingRequested: RouteRule(Party.BACKEND, REQUESTS, "{lane}", mandatory=True),
     TrainingAccepted: _from_agent(TrainingAccepted),
     TrainingProgress: _from_agent(TrainingProgress),
+    TrainingLogged: _from_agent(TrainingLogged, LOGS),
     CheckpointSaved: _from_agent(CheckpointSaved),
     ModelReady: _from_agent(ModelReady),
     TrainingFailed: _from_agent(TrainingFailed),

@@ -3,6 +3,7 @@
 from ktrdr.events.base import ClaimEvent, Event, Name, OperationEvent, OperationId, Sha256
 from ktrdr.events.causes import FailureCause
 from ktrdr.events.codec import Envelope, decode, encode
+from ktrdr.events.log_lines import LogEntry
 from ktrdr.events.message import HeaderValue, Message
 from ktrdr.events.references import (
     BlobRef,
@@ -27,6 +28,7 @@ from ktrdr.events.training import (
     TrainingAccepted,
     TrainingCancelled,
     TrainingFailed,
+    TrainingLogged,
     TrainingProgress,
     TrainingRequested,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "FileDigest",
     "HeaderValue",
     "InlineModel",
+    "LogEntry",
     "Message",
     "ModelDiscarded",
     "ModelManifest",
@@ -62,6 +65,7 @@ __all__ = [
     "TrainingAccepted",
     "TrainingCancelled",
     "TrainingFailed",
+    "TrainingLogged",
     "TrainingProgress",
     "TrainingRequested",
     "decode",

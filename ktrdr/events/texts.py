@@ -29,18 +29,24 @@ def _line(value: Any) -> Any:
     return header_text(value, MAX_LINE_CHARACTERS) if isinstance(value, str) else value
 
 
+def cut_head(text: str, limit: int) -> str:
+    """Return at most so many characters of the beginning, all of which UTF-8 has bytes for."""
+    text = _sendable(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut_tail(text: str, limit: int) -> str:
+    """Return at most so many characters of the end; likewise."""
+    text = _sendable(text)
+    return text if len(text) <= limit else "…" + text[1 - limit :]
+
+
 def _head(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = _sendable(value)
-    return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
+    return cut_head(value, MAX_TEXT_CHARACTERS) if isinstance(value, str) else value
 
 
 def _tail(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = _sendable(value)
-    return text if len(text) <= MAX_TEXT_CHARACTERS else "…" + text[1 - MAX_TEXT_CHARACTERS :]
+    return cut_tail(value, MAX_TEXT_CHARACTERS) if isinstance(value, str) else value
 
 
 Line = Annotated[str, StringConstraints(max_length=MAX_LINE_CHARACTERS), BeforeValidator(_line)]

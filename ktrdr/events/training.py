@@ -20,10 +20,14 @@ from ktrdr.events.base import (
     UtcDatetime,
 )
 from ktrdr.events.causes import FailureCause
+from ktrdr.events.log_lines import LogEntry
 from ktrdr.events.references import BlobRef, DatasetRef, InlineModel, ModelManifest, Seed
 from ktrdr.events.texts import Line, Metrics, Overrides, Text, TextTail
 
 PROTOCOL_VERSION = 1
+MAX_LINES = 200
+MAX_LOGGED_CHARACTERS = 128 * 1024
+"""Of the lines of one event."""
 
 _MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}/[A-Za-z0-9][A-Za-z0-9_.@+-]{0,255}$"
 
@@ -103,6 +107,27 @@ class TrainingProgress(ClaimEvent):
             parts.append(f"epoch {self.epoch}/{self.epochs}")
         parts += [f"{name} {value:.4g}" for name, value in self.metrics.items() if name.endswith("loss")]
         return " · ".join(parts)
+
+
+class TrainingLogged(ClaimEvent):
+    """Lines that were logged about a running attempt; not all of them, if there were many."""
+
+    type: ClassVar[str] = "ktrdr.training.logged"
+    durable: ClassVar[bool] = False
+
+    lines: Annotated[tuple[LogEntry, ...], Field(min_length=1, max_length=MAX_LINES)]
+    """In their order."""
+
+    @model_validator(mode="after")
+    def _not_too_much(self) -> "TrainingLogged":
+        if sum(line.characters for line in self.lines) > MAX_LOGGED_CHARACTERS:
+            raise ValueError(f"the lines have more than {MAX_LOGGED_CHARACTERS:,} characters")
+        return self
+
+    def summary(self) -> str:
+        """Return how many lines, and the last."""
+        what = "1 line" if len(self.lines) == 1 else f"{len(self.lines)} lines"
+        return f"attempt {self.attempt} · {what} · {self.lines[-1].event[:200]}"
 
 
 class CheckpointSaved(ClaimEvent):
@@ -249,6 +274,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     TrainingRequested,
     TrainingAccepted,
     TrainingProgress,
+    TrainingLogged,
     CheckpointSaved,
     ModelReady,
     TrainingFailed,

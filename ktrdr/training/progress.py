@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
 
+from ktrdr.logs.steps import NumberedStep
 
-class Stage(Enum):
+
+class Stage(NumberedStep):
     """The numbered steps of a training, the same in every mode."""
 
     LOAD = (1, "Loading data")
@@ -17,15 +18,6 @@ class Stage(Enum):
     TRAIN = (6, "Training")
     EVALUATE = (7, "Evaluating on the test part")
     PACKAGE = (8, "Packaging the model")
-
-    def __init__(self, number: int, title: str) -> None:
-        self.number = number
-        self.title = title
-
-    @property
-    def step(self) -> str:
-        """``[3/8] Computing fuzzy memberships``, for logs and displays."""
-        return f"[{self.number}/{len(Stage)}] {self.title}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ktrdr.bus.topology import (
     DEAD_LETTERS,
     EVENTS,
     JOURNAL,
+    LOGS,
     PRESENCE,
     REQUESTS,
     RETURNED,
@@ -189,6 +190,15 @@ KINDS = {
 
 @pytest.mark.parametrize("user", ["agent", OWN])
 class TestAnAgent:
+    async def test_tells_the_log_of_operations_and_nothing_else_there(
+        self, connect: Connect, user: str
+    ) -> None:
+        agent = await connect(user)
+        await attempt(agent, publish(LOGS, "training.op-1.logged", user_id=user, mandatory=False))
+        for key in ("training.op-1.failed", "training.logged", "", "training.op-1.logged.more"):
+            assert await is_refused(agent, publish(LOGS, key))
+        assert await is_refused(agent, publish(EVENTS, "training.op-1.logged"))
+
     @pytest.mark.parametrize("kind", KINDS[Party.AGENT])
     async def test_says_what_agents_say(self, connect: Connect, user: str, kind: str) -> None:
         agent = await connect(user)

@@ -13,6 +13,7 @@ from ktrdr.events import (
     FailureCause,
     FileDigest,
     InlineModel,
+    LogEntry,
     ModelDiscarded,
     ModelManifest,
     ModelPersisted,
@@ -23,6 +24,7 @@ from ktrdr.events import (
     TrainingAccepted,
     TrainingCancelled,
     TrainingFailed,
+    TrainingLogged,
     TrainingProgress,
     TrainingRequested,
 )
@@ -92,6 +94,26 @@ EXAMPLES: tuple[Event, ...] = (
         metrics={"train_loss": 0.8, "val_loss": 0.812, "val_accuracy": 0.5},
         fraction=0.41,
         eta_s=12.5,
+    ),
+    TrainingLogged(
+        **CLAIM,
+        lines=(
+            LogEntry(
+                number=7,
+                at=datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC),
+                level="info",
+                source="executor",
+                event="[2/8] Computing indicators",
+            ),
+            LogEntry(
+                number=9,
+                at=datetime(2026, 3, 1, 12, 30, 16, tzinfo=UTC),
+                level="debug",
+                source="executor",
+                event="stage done",
+                fields={"stage": "Computing indicators", "seconds": 0.75, "outputs": 3, "note": None},
+            ),
+        ),
     ),
     CheckpointSaved(**CLAIM, epoch=10, checkpoint=BLOB),
     ModelReady(**CLAIM, manifest=MANIFEST, inline=InlineModel(codec=Codec.ZSTD, data=bytes(range(256)))),

@@ -17,6 +17,8 @@ from ktrdr.bus.topology import (
     agent_topology,
     control_queue,
     lane_queue,
+    logs_queue,
+    logs_topology,
     presence_queue,
     presence_topology,
     progress_queue,
@@ -32,6 +34,7 @@ EVERYBODYS = (
     agent_topology("host-a"),
     progress_topology("vm.1"),
     presence_topology("vm.1"),
+    logs_topology("vm.1"),
 )
 
 
@@ -54,6 +57,7 @@ def test_every_event_reaches_the_queues_that_it_is_meant_for(event: Event) -> No
     expected = {
         "ktrdr.training.requested": {lane_queue("gpu")},
         "ktrdr.training.progress": {progress_queue("vm.1"), JOURNAL},
+        "ktrdr.training.logged": {logs_queue("vm.1")},
         "ktrdr.agent.presence": {presence_queue("vm.1")},
         "ktrdr.control.cancel_requested": {control_queue("host-a")},
         "ktrdr.training.model_persisted": {control_queue("host-a")},
@@ -92,8 +96,16 @@ def test_an_event_without_a_route_is_an_error() -> None:
 def test_what_may_be_lost_waits_in_no_queue_that_outlives_its_reader() -> None:
     may_be_lost = [route(event) for event in EXAMPLES if not event.durable]
     assert {queue for where in may_be_lost for queue in takers(where, shared_topology())} == {JOURNAL}
-    for topology in (progress_topology("vm.1"), presence_topology("vm.1")):
-        assert [(queue.exclusive, queue.max_length) for queue in topology.queues] == [(True, 1000)]
+    for topology, newest in (
+        (progress_topology("vm.1"), 1000),
+        (presence_topology("vm.1"), 1000),
+        (logs_topology("vm.1"), 200),
+    ):
+        assert [(queue.exclusive, queue.max_length) for queue in topology.queues] == [(True, newest)]
+
+
+def test_no_line_of_a_log_is_where_results_are() -> None:
+    assert takers(route(example("ktrdr.training.logged")), shared_topology()) == set()
 
 
 def test_what_cannot_be_read_is_dead_lettered_from_every_queue_but_the_last() -> None:

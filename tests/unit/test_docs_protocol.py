@@ -11,6 +11,7 @@ from ktrdr.bus.topology import (
     Exchange,
     Queue,
     agent_topology,
+    logs_topology,
     presence_topology,
     progress_topology,
     shared_topology,
@@ -28,6 +29,7 @@ QUEUES = [
         shared_topology(),
         progress_topology("<backend>"),
         presence_topology("<backend>"),
+        logs_topology("<backend>"),
         agent_topology("<agent>"),
     )
     for queue in topology.queues

@@ -117,6 +117,7 @@ def test_summaries_tell_what_a_person_wants_to_know() -> None:
         "training.requested": "train eurusd_momentum on EURUSD 1h · attempt 2 · seed 7",
         "training.accepted": "attempt 2 accepted by host-a/slot-1 on cpu",
         "training.progress": "attempt 2 · [6/8] Training · epoch 37/100 · train_loss 0.8 · val_loss 0.812",
+        "training.logged": "attempt 2 · 2 lines · stage done",
         "training.checkpoint_saved": "attempt 2 · checkpoint of epoch 10 · 204,800 B",
         "training.model_ready": "eurusd_momentum EURUSD 1h · 20,000 B inline",
         "training.failed": "attempt 2 failed: out_of_memory: The runner was killed.",

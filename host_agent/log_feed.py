@@ -1,0 +1,117 @@
+"""From the agent's log to events: what is said of its attempts, in batches that nothing waits for."""
+
+import asyncio
+
+import structlog
+
+from host_agent.attempt_log import AttemptLog
+from host_agent.complaint import Complaint
+from host_agent.journal import Claim
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.clock import Clock
+from ktrdr.errors import BusError, BusUnavailableError, CodecError, PublishTimeoutError
+from ktrdr.events.log_lines import LogEntry
+from ktrdr.events.training import TrainingLogged
+from ktrdr.logs.overhearing import Listener, overheard_by
+
+INTERVAL_S = 0.25
+_AFTER_REFUSAL_S = 60.0
+"""A broker that was set up before there were logs on it refuses them; nobody is to be bothered by that."""
+
+_log = structlog.get_logger()
+
+
+class LogFeed:
+    """Publishes the lines of all attempts: of each at most one event in `INTERVAL_S`.
+
+    Nothing depends on it. What cannot be published is kept for as long as there is room.
+
+    Args:
+        publisher: speaks in the agent's name; not by the link, which would take a refusal for a silence.
+        agent_id: of the agent.
+        clock: for the interval.
+    """
+
+    def __init__(self, publisher: EventPublisher, *, agent_id: str, clock: Clock) -> None:
+        self._publisher = publisher
+        self._agent_id = agent_id
+        self._clock = clock
+        self._logs: dict[str, AttemptLog] = {}
+        self._said = asyncio.Event()
+        self._refused = Complaint("the log of trainings cannot be published", clock)
+
+    def begin(self, claim: Claim) -> AttemptLog:
+        """Return the log of a new attempt."""
+        log = self._logs[claim.claim_id] = AttemptLog(claim, clock=self._clock, on_said=self._said.set)
+        return log
+
+    def listener(self, claim_id: str) -> Listener | None:
+        """Return who takes the lines about an attempt; None if it was begun by a predecessor."""
+        log = self._logs.get(claim_id)
+        return log.overhear if log is not None else None
+
+    def end(self, claim_id: str) -> None:
+        """Expect no more lines about an attempt; what is left of them still is published."""
+        if (log := self._logs.get(claim_id)) is not None:
+            log.end()
+
+    def discard(self, claim_id: str) -> None:
+        """Forget the log of an attempt that was not begun."""
+        self._logs.pop(claim_id, None)
+
+    async def run(self) -> None:
+        """Publish, until this is cancelled."""
+        while True:
+            await self._said.wait()
+            # First of all, so that the lines of a moment are in one event.
+            await self._clock.sleep(INTERVAL_S)
+            self._said.clear()
+            for log in list(self._logs.values()):
+                if not await self._publish(log, log.take(at_once=log.has_ended)):
+                    await self._clock.sleep(_AFTER_REFUSAL_S)
+                    break
+            self._forget_ended()
+            if any(len(log) for log in self._logs.values()):
+                self._said.set()
+
+    async def flush(self) -> None:
+        """Publish all that is left, or as much as can be."""
+        for log in list(self._logs.values()):
+            while entries := log.take(at_once=True):
+                if not await self._publish(log, entries):
+                    return
+
+    async def _publish(self, log: AttemptLog, entries: tuple[LogEntry, ...]) -> bool:
+        """Publish lines; return whether it is worth going on."""
+        if not entries:
+            return True
+        claim = log.claim
+        # What is said here of the feed itself would feed it.
+        with overheard_by(None):
+            try:
+                await self._publisher.publish(
+                    TrainingLogged(
+                        operation_id=claim.operation_id,
+                        attempt=claim.attempt,
+                        claim_id=claim.claim_id,
+                        agent_id=self._agent_id,
+                        lines=entries,
+                    )
+                )
+            except (BusUnavailableError, PublishTimeoutError) as error:
+                _log.debug("log not published", reason=str(error))  # The link complains of that.
+                log.put_back(entries)
+            except BusError as error:
+                self._refused.repeat(reason=str(error))
+                log.put_back(entries)
+                return False
+            except (CodecError, ValueError) as error:
+                _log.debug("log cannot be published", reason=str(error))
+            else:
+                self._refused.withdraw("the log of trainings can be published again")
+        return True
+
+    def _forget_ended(self) -> None:
+        for claim_id, log in list(self._logs.items()):
+            if log.has_ended and not log:
+                del self._logs[claim_id]

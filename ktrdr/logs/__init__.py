@@ -1,0 +1,5 @@
+"""The log: how it is set up, what it never shows, and who reads along."""
+
+from ktrdr.logs.configuring import LogFormat, LogLevel, configure_logging
+
+__all__ = ["LogFormat", "LogLevel", "configure_logging"]
