@@ -14,6 +14,7 @@ from host_agent.runner_child import RunnerChild, RunnerOptions
 from host_agent.waiting import first_of
 from ktrdr.clock import Clock
 from ktrdr.errors import RunnerCrashedError
+from ktrdr.logs.binding import context_of_no_operation
 from ktrdr.training.job import TrainingJob
 from ktrdr.training.progress import Progress
 
@@ -91,7 +92,10 @@ class RunnerProcess:
             and (self._child is None or not self._child.is_alive)
         )
         if self._starting is None or has_died:
-            self._starting = asyncio.create_task(self._start(), name="start runner")
+            # For its first job, and all that follow.
+            self._starting = asyncio.create_task(
+                self._start(), name="start runner", context=context_of_no_operation()
+            )
 
     async def ready(self) -> Ready:
         """Wait until the interpreter has imported everything; see `Runner.ready`."""

@@ -188,7 +188,13 @@ class OutboxRelay:
             return False
         except CodecError as error:
             message = str(error)
-            _log.error("event can never be sent", type=event.type_name(), error=message)
+            _log.error(
+                "event can never be sent",
+                type=event.type_name(),
+                operation_id=outgoing.operation_id,
+                attempt=outgoing.event.attempt,
+                error=message,
+            )
             changed = await self._outbox.set_aside(outgoing, message)
         except (DatabaseUnavailableError, StorageFullError) as error:
             self._pause(outgoing, error)
@@ -202,7 +208,9 @@ class OutboxRelay:
         try:
             await self._outbox.mark_failed(outgoing, message)
         except (DatabaseUnavailableError, StorageFullError) as error:
-            _log.warning("failed publish cannot be recorded", error=str(error))
+            _log.warning(
+                "failed publish cannot be recorded", operation_id=outgoing.operation_id, error=str(error)
+            )
 
     def _pause(self, outgoing: OutgoingEvent, error: Exception) -> None:
         turn = self._schedule.setdefault(outgoing.event_id, _Turn(0.0))
@@ -211,6 +219,7 @@ class OutboxRelay:
             "event not published, will be tried again",
             type=outgoing.event.type_name(),
             operation_id=outgoing.operation_id,
+            attempt=outgoing.event.attempt,
             pause_s=turn.pause_s,
             error=str(error),
         )

@@ -27,6 +27,7 @@ from ktrdr.backend.registration import Registration
 from ktrdr.backend.sources import Sources
 from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
+from ktrdr.backend.steps import StepLog
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
@@ -120,6 +121,7 @@ class Backend:
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
         self._transactions = Transactions(store, self.instance, clock=clock, offload=offload)
         self._logs = LogRecorder(self._transactions, clock=clock)
+        self._steps = StepLog()
         self._relay = OutboxRelay(
             Outbox(store, self.instance, retries, self._transactions),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
@@ -346,8 +348,14 @@ class Backend:
     def _changed(self, operation: OperationRecord) -> None:
         self._leases.follow(operation)
         self._feed.changed(operation)
+        self._steps.follow(operation)
         if self._has_just_fallen_back(operation):
-            _log.warning("fell back", operation_id=operation.operation_id, reason=operation.place_reason)
+            _log.warning(
+                "fell back",
+                operation_id=operation.operation_id,
+                attempt=operation.attempt,
+                reason=operation.place_reason,
+            )
         if operation.state.terminal:
             self._progress.forget(operation.operation_id)
 

@@ -22,7 +22,7 @@ from ktrdr.errors import (
     StorageFullError,
     UndecodableError,
 )
-from ktrdr.events import Envelope, decode
+from ktrdr.events import AgentPresence, ClaimEvent, Envelope, OperationEvent, decode
 from ktrdr.events.message import Message
 
 _log = structlog.get_logger()
@@ -227,6 +227,7 @@ class Subscription:
     async def _settle(
         self, delivery: Delivery, envelope: Envelope, previous: asyncio.Task[None] | None
     ) -> None:
+        structlog.contextvars.bind_contextvars(**_about(envelope))  # in the context of this task
         if previous is not None:
             await asyncio.wait((previous,))
         give_up_at = self._clock.monotonic() + _HOLD_S
@@ -262,6 +263,17 @@ class Subscription:
             reason=reason,
         )
         await _settled(delivery.reject(reason))
+
+
+def _about(envelope: Envelope) -> dict[str, object]:
+    """Return what each line is about that is logged while an event is handled."""
+    event = envelope.event
+    about: dict[str, object] = {}
+    if isinstance(event, OperationEvent):
+        about |= {"operation_id": event.operation_id, "attempt": event.attempt}
+    if isinstance(event, ClaimEvent | AgentPresence):
+        about["agent"] = event.agent_id
+    return about
 
 
 async def _settled(settling: Awaitable[None]) -> None:

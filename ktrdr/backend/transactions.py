@@ -9,6 +9,7 @@ from ktrdr.backend.store import OperationStore
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock
+from ktrdr.logs.binding import context_of_no_operation
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Transactions:
         if within_s == 0:
             self._begin()
         elif self._timer is None and self._running is None:
-            self._timer = asyncio.create_task(self._begin_later(within_s))
+            self._timer = asyncio.create_task(self._begin_later(within_s), context=context_of_no_operation())
         return await outcome
 
     def abandon(self) -> None:
@@ -72,7 +73,9 @@ class Transactions:
             self._timer.cancel()
             self._timer = None
         if self._running is None and self._waiting:
-            self._running = asyncio.create_task(self._run(), name=f"transactions-{self._instance}")
+            self._running = asyncio.create_task(
+                self._run(), name=f"transactions-{self._instance}", context=context_of_no_operation()
+            )
 
     async def _run(self) -> None:
         try:

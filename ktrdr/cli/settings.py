@@ -39,15 +39,14 @@ def settings_for(context: typer.Context, *, is_service: bool = False, **override
     Raises:
         SettingsError: a variable is wrong.
     """
-    from ktrdr.logs import configure_logging
+    from ktrdr.logs import LogLevel, configure_logging
     from ktrdr.settings import load_settings
 
     settings = load_settings(**overrides)
     verbose = context.find_root().obj or 0
-    if is_service:
-        configure_logging("debug" if verbose else settings.log_level, settings.log_format)
-    elif verbose:
-        configure_logging("debug" if verbose > 1 else "info", settings.log_format)
-    else:
-        configure_logging("error", settings.log_format)
-    return settings
+    shown: LogLevel = settings.log_level if is_service else "error"
+    if verbose:
+        shown = "debug" if is_service or verbose > 1 else "info"
+    configure_logging(shown, settings.log_format)
+    # What is to be shown in such detail must also be told by agents and their runners.
+    return settings.model_copy(update={"log_level": "debug"}) if shown == "debug" else settings

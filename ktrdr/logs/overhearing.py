@@ -40,6 +40,11 @@ def overheard_by(listener: Listener | None) -> Iterator[None]:
         _listener.reset(token)
 
 
+def overheard_by_nobody() -> None:
+    """Tell no listener of what is logged in this context from now on."""
+    _listener.set(None)
+
+
 def overhear(logger: Any, method: str, event: Any) -> Any:
     """Tell whoever listens, and go on: for structlog."""
     listener = _listener.get()

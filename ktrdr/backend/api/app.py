@@ -17,6 +17,7 @@ from ktrdr.backend.api.blobs import blobs_router
 from ktrdr.backend.api.fleet import fleet_router
 from ktrdr.backend.api.health import health_router
 from ktrdr.backend.api.limits import BodyLimit, StalledSenders
+from ktrdr.backend.api.logs import logs_router
 from ktrdr.backend.api.metrics import HttpMetrics, metrics_registry, metrics_router
 from ktrdr.backend.api.models import models_router
 from ktrdr.backend.api.operations import operations_router
@@ -131,6 +132,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
     for router in (
         trainings_router(service, access),
         operations_router(service, access, app.state.closing),
+        logs_router(service, access, app.state.closing),
         results_router(service, access),
         models_router(service, access),
         strategies_router(service, access),

@@ -36,10 +36,10 @@ from ktrdr.errors import KtrdrError
 
 END = "end"
 """The id of the last event."""
-_PING_S = 15.0
-_PING = format_sse_event(data_str=None, comment="still there")
-_END = format_sse_event(data_str="{}", event=END, id=END)
-_RETRY_MS = 1000
+PING_S = 15.0
+PING = format_sse_event(data_str=None, comment="still there")
+END_EVENT = format_sse_event(data_str="{}", event=END, id=END)
+RETRY_MS = 1000
 
 _log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class _Telling:
                 last = self._numbers[-1] if self._numbers else 0
                 for entry in await run_in_threadpool(history_after, self._store, self._operation_id, last):
                     self._numbers.append(entry.number)
-                    self._history.append(_event("history", history_view(entry), str(entry.number)))
+                    self._history.append(sse_event("history", history_view(entry), str(entry.number)))
                 self._revision = revision
         first = bisect_right(self._numbers, after)
         return self._history[first:], self._numbers[-1] if first < len(self._numbers) else after
@@ -91,7 +91,7 @@ class _Telling:
     def state(self, record: OperationRecord) -> bytes:
         """Return the operation as it is."""
         if record is not self._record:
-            self._record, self._state = record, _event("operation", detail(record))
+            self._record, self._state = record, sse_event("operation", detail(record))
         return self._state
 
 
@@ -115,7 +115,7 @@ class EventStream(StreamingResponse):
         after: int,
         *,
         closing: asyncio.Event,
-        ping_s: float = _PING_S,
+        ping_s: float = PING_S,
     ) -> None:
         self._tellings = tellings
         self._operation_id = operation_id
@@ -126,20 +126,20 @@ class EventStream(StreamingResponse):
         super().__init__(self._content(), headers=headers)
 
     async def _content(self) -> AsyncIterator[bytes]:
-        yield format_sse_event(data_str=None, retry=_RETRY_MS)
+        yield format_sse_event(data_str=None, retry=RETRY_MS)
         revision = -1
         with self._tellings.of(self._operation_id) as telling:
             async with aclosing(self._changes()) as changes:
                 async for record in changes:
                     if record is None:
-                        yield _PING
+                        yield PING
                         continue
                     events: list[bytes] = []
                     # Progress alone adds nothing to the history.
                     if record.revision != revision:
                         revision = record.revision
                         events, self._after = await telling.history(revision, self._after)
-                    end = [_END] if record.state.terminal else []
+                    end = [END_EVENT] if record.state.terminal else []
                     yield b"".join([*events, telling.state(record), *end])
 
     async def _changes(self) -> AsyncGenerator[OperationRecord | None, None]:
@@ -163,7 +163,7 @@ class EventStream(StreamingResponse):
                     except StopAsyncIteration:
                         return
                     except KtrdrError as error:
-                        _log.warning("watch ended", operation=self._operation_id, reason=str(error))
+                        _log.warning("watch ended", operation_id=self._operation_id, reason=str(error))
                         return
                     coming = None
                     yield record
@@ -175,5 +175,6 @@ class EventStream(StreamingResponse):
                     await asyncio.wait((coming,))
 
 
-def _event(name: str, data: BaseModel, event_id: str | None = None) -> bytes:
+def sse_event(name: str, data: BaseModel, event_id: str | None = None) -> bytes:
+    """Return one event of a stream."""
     return format_sse_event(data_str=data.model_dump_json(), event=name, id=event_id)

@@ -163,7 +163,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
         store.get(operation_id)
         if last_event_id == END:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return EventStream(tellings, operation_id, _number(last_event_id), closing=closing)
+        return EventStream(tellings, operation_id, event_number(last_event_id), closing=closing)
 
     async def cancel(
         request: Request, operation_id: OperationId, wish: Annotated[Cancellation | None, Body()] = None
@@ -188,7 +188,8 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
     return router
 
 
-def _number(last_event_id: str | None) -> int:
+def event_number(last_event_id: str | None) -> int:
+    """Return what a client that comes back counts by; 0 if it does not come back."""
     if not last_event_id:
         return 0
     if not (last_event_id.isascii() and last_event_id.isdigit()) or len(last_event_id) > 18:
