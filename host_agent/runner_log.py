@@ -9,6 +9,7 @@ import structlog
 from pydantic import JsonValue
 
 from host_agent.frames import LogLine
+from ktrdr.logs.redaction import redact, redact_fields
 
 _MAX_CHARACTERS = 16_384
 _MAX_INTEGER = 2**63
@@ -23,6 +24,7 @@ def configure_runner_logging(level: str, emit: Callable[[LogLine], None]) -> Non
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            redact_fields,
             forward,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -55,9 +57,9 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, JsonValue] = {"logger": record.name}
         if record.exc_info:
-            fields["exception"] = _cut(logging.Formatter().formatException(record.exc_info))
+            fields["exception"] = _cut(redact(logging.Formatter().formatException(record.exc_info)))
         level = record.levelname.lower()
-        self._emit_line(LogLine(level=level, event=_cut(record.getMessage()), fields=fields))
+        self._emit_line(LogLine(level=level, event=_cut(redact(record.getMessage())), fields=fields))
 
 
 def _plain(value: object) -> JsonValue:

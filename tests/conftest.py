@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -52,6 +53,10 @@ def default_logging() -> Iterator[None]:
     """Whatever a test, or the command that it runs, sets up for logging ends with it."""
     yield
     structlog.reset_defaults()
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler).__module__ == "ktrdr.logs.configuring":
+            root.removeHandler(handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """The steps of an operation, as the backend takes them, in its log."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import structlog
 
@@ -32,25 +33,45 @@ _STEPS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    revision: int
+    attempt: int
+    number: int
+
+
 class StepLog:
-    """Logs each step of each operation once; each attempt has its own."""
+    """Logs each step of each operation once; further attempts begin with the second."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[str, tuple[int, BackendStep]] = OrderedDict()
+        self._last: OrderedDict[str, _Position] = OrderedDict()
 
     def follow(self, operation: OperationRecord) -> None:
         """Log where the operation is, if that is news."""
         step = _STEPS.get(operation.state)
-        if step is None or self._last.get(operation.operation_id) == (operation.attempt, step):
+        last = self._last.get(operation.operation_id)
+        if step is None or (last is not None and operation.revision <= last.revision):
             return
-        self._last[operation.operation_id] = (operation.attempt, step)
+        if last is None:
+            before = step.number - 1  # as after a restart: what went before is in another log
+        else:
+            before = last.number if last.attempt == operation.attempt else BackendStep.RECORD.number
+        self._remember(operation, max(step.number, before))
+        with structlog.contextvars.bound_contextvars(**_about(operation)):
+            # An agent may be quicker than the note that it was asked.
+            if operation.state in (State.RUNNING, State.COMPLETED):
+                for passed in BackendStep:
+                    if before < passed.number < step.number:
+                        _log.info(passed.step)
+            if before < step.number:
+                log = _log.warning if operation.state is State.FAILED else _log.info
+                log(step.step, **_details(operation))
+
+    def _remember(self, operation: OperationRecord, number: int) -> None:
+        self._last[operation.operation_id] = _Position(operation.revision, operation.attempt, number)
         self._last.move_to_end(operation.operation_id)
         if len(self._last) > _REMEMBERED:
             self._last.popitem(last=False)
-        # As after a restart nobody knows what an operation did before, a step may be left out.
-        log = _log.warning if operation.state is State.FAILED else _log.info
-        with structlog.contextvars.bound_contextvars(**_about(operation)):
-            log(step.step, **_details(operation))
 
 
 def _about(operation: OperationRecord) -> dict[str, object]:

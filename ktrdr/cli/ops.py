@@ -22,9 +22,11 @@ from ktrdr.cli.output import (
 from ktrdr.cli.settings import settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ktrdr.backend.records import OperationRecord
+    from ktrdr.backend.store import OperationStore
+    from ktrdr.cli.log_view import LogView
     from ktrdr.cli.training_view import TrainingView
     from ktrdr.settings import Settings
 
@@ -197,6 +199,41 @@ def watch(
 
 
 @app.command()
+def logs(
+    context: typer.Context,
+    operation: Annotated[
+        str | None, typer.Argument(help="Operation id, or its unique beginning or end; default: the newest.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the operation has ended.")
+    ] = False,
+    level: Annotated[
+        str, typer.Option("--level", help="Only lines at least so severe: debug, info, warning, error.")
+    ] = "debug",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what agents have logged about an operation, wherever it runs; with --json, one object a line."""
+    with reporting_errors(as_json=as_json):
+        settings = settings_for(context)
+        from ktrdr.backend.log_reading import LEVELS, read_log
+        from ktrdr.backend.store import OperationStore
+        from ktrdr.cli.log_view import LogView
+        from ktrdr.errors import SettingsError
+
+        least = next((known for known in LEVELS if known == level), None)
+        if least is None:
+            raise SettingsError(f"'{level}' is not a level.", fix=f"Choose one of: {', '.join(LEVELS)}.")
+        view = LogView(as_json=as_json)
+        with OperationStore.open(settings, create=False) as store:
+            operation_id = _find(store, operation).operation_id
+            if follow:
+                asyncio.run(_follow_log(store, operation_id, view, LEVELS[LEVELS.index(least) :]))
+            else:
+                view.show(read_log(store, operation_id, level=least))
+        view.end()
+
+
+@app.command()
 def cancel(
     context: typer.Context,
     operation: IdArgument,
@@ -230,21 +267,36 @@ async def _follow(
     from ktrdr.backend.store import OperationStore
     from ktrdr.backend.watching import Feed
     from ktrdr.clock import SystemClock
-    from ktrdr.errors import OperationNotFoundError
 
     with OperationStore.open(settings, create=False) as store:
-        newest_first = store.list_operations(limit=1) if operation is None else [store.find(operation)]
-        if not newest_first:
-            raise OperationNotFoundError(
-                "There are no operations yet.", fix="Start one: ktrdr train STRATEGY"
-            )
-        record = newest_first[0]
+        record = _find(store, operation)
         view.watching(record)
         async with Feed(store, SystemClock()) as feed:
             async for newest in feed.watch(record.operation_id):
                 changed(newest)
                 record = newest
         return record
+
+
+async def _follow_log(
+    store: "OperationStore", operation_id: str, view: "LogView", levels: "Sequence[str]"
+) -> None:
+    from ktrdr.backend.log_reading import LogTail
+    from ktrdr.clock import SystemClock
+
+    tail = LogTail(store, operation_id, clock=SystemClock(), offload=asyncio.to_thread)
+    async for lines in tail.follow():
+        view.show([line for line in lines if line.level in levels])
+
+
+def _find(store: "OperationStore", operation: str | None) -> "OperationRecord":
+    """Return the operation that is named, or the newest."""
+    from ktrdr.errors import OperationNotFoundError
+
+    newest_first = store.list_operations(limit=1) if operation is None else [store.find(operation)]
+    if not newest_first:
+        raise OperationNotFoundError("There are no operations yet.", fix="Start one: ktrdr train STRATEGY")
+    return newest_first[0]
 
 
 def _state(record: "OperationRecord", *, interrupted: bool) -> Text:

@@ -66,6 +66,13 @@ def test_an_exception_is_logged_with_its_traceback(lines: list[LogLine]) -> None
     assert "ValueError: so wrong" in str(lines[0].fields["exception"])
 
 
+def test_no_secret_leaves_the_runner(lines: list[LogLine]) -> None:
+    url = "s3://key:" + "hunter2" + "@bucket"
+    structlog.get_logger().info("reading " + url, url=url, secret_key="hunter2")
+    logging.getLogger("library").error("no %s", url)
+    assert "hunter2" not in str(lines)
+
+
 def test_warnings_and_other_libraries_logs_come_too(lines: list[LogLine]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
