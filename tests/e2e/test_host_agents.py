@@ -96,6 +96,7 @@ def test_a_training_moves_to_another_agent_when_its_own_is_killed(
     assert json.loads(deployment.run("ops", "show", operation, "--json").stdout)["history"]
 
 
+@pytest.mark.long
 def test_an_agent_that_is_started_again_says_at_once_what_it_held(deployment: Deployment) -> None:
     deployment.serve(KTRDR_LEASE_S="600")
     killed = deployment.ready_agent("alpha", KTRDR_LEASE_S="600")
@@ -157,6 +158,7 @@ def test_an_agent_that_is_told_to_stop_ends_well_and_hands_over_what_runs(deploy
     deployment.wait_for_all()
 
 
+@pytest.mark.long
 def test_without_an_agent_a_training_for_hosts_runs_here_and_says_why(
     deployment: Deployment, undisturbed_briefly: str
 ) -> None:
@@ -181,6 +183,7 @@ def test_what_a_lost_host_has_not_accepted_is_trained_by_the_backend_itself(
     assert kinds.count(HistoryKind.FELL_BACK) == 1
 
 
+@pytest.mark.long
 def test_a_training_that_nobody_can_take_says_what_it_waits_for(deployment: Deployment) -> None:
     operation = deployment.submit(*epochs(2), "--lane", "gpu")
     assert "ktrdr serve" in json.loads(deployment.run("ops", "show", operation, "--json").stdout)["waits_for"]

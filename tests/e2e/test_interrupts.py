@@ -36,8 +36,12 @@ def interrupt(installation: Installation, command: Command, number: int, *, grou
 
 @pytest.mark.parametrize(
     ("moment", "group"),
-    [*((moment, True) for moment in MOMENTS), ("it trains", False)],
-    ids=[*(f"{moment}-with its whole process group" for moment in MOMENTS), "it trains-alone"],
+    [
+        pytest.param("it prepares", True, id="it prepares", marks=pytest.mark.long),
+        pytest.param("the runner imports torch", True, id="the runner imports torch"),
+        pytest.param("it trains", True, id="it trains"),
+        pytest.param("it trains", False, id="it trains, alone", marks=pytest.mark.long),
+    ],
 )
 def test_ctrl_c_cancels_while(moment: str, group: bool, installation: Installation) -> None:
     train = installation.train(*epochs(2000))
@@ -105,13 +109,18 @@ def test_a_cancel_from_another_process_stops_the_training(installation: Installa
     assert installation.operation().message == "it is the wrong one"
 
 
+@pytest.mark.parametrize(
+    # Only from the fourth attempt on is it seen that none was counted.
+    "attempts",
+    [pytest.param((2,), id="once"), pytest.param((2, 3, 4), id="thrice", marks=pytest.mark.long)],
+)
 def test_work_that_is_interrupted_gives_back_what_runs_which_costs_no_attempt(
-    installation: Installation, undisturbed: str
+    attempts: tuple[int, ...], installation: Installation, undisturbed: str
 ) -> None:
     killed = installation.train(*epochs(60))
     killed.until(lambda: installation.has_reached_epoch(1), "epoch 1")
     installation.kill(killed)
-    for attempt in (2, 3, 4):
+    for attempt in attempts:
         work = installation.start("work")
         work.until(partial(installation.has_reached_epoch, 1, attempt=attempt), f"attempt {attempt} ran")
         assert interrupt(installation, work, signal.SIGINT, group=True) == 130

@@ -40,6 +40,7 @@ def test_a_runner_that_is_killed_in_training_is_replaced_and_the_user_is_told(
     assert "attempt 2 follows in 1 s" in shown.stdout
 
 
+@pytest.mark.long
 def test_a_runner_that_is_killed_while_it_imports_torch_is_replaced(installation: Installation) -> None:
     train = installation.train(*epochs(2))
     train.until(installation.operations, "an operation")
@@ -49,6 +50,7 @@ def test_a_runner_that_is_killed_while_it_imports_torch_is_replaced(installation
     installation.check_at_rest(models=1)
 
 
+@pytest.mark.long
 def test_a_job_whose_runner_dies_each_time_fails_after_three_attempts_and_says_why(
     installation: Installation,
 ) -> None:

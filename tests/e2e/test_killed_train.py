@@ -30,18 +30,20 @@ MOMENTS: dict[str, Moment] = {
 }
 
 STEPS_BEFORE_THE_END = {
-    "submitting": "commit INSERT operations",
-    "noting that the request was sent": "commit UPDATE outbox.*INSERT operation_history",
     "recording the claim": "sync .*/claims$",
-    "granting the attempt": "INSERT attempts",
     "recording the result": "rename .*ending.json",
-    "syncing the staged model": "sync .*.staging/.*metadata.json",
-    "publishing the version": "rename .*.staging/.* .*EURUSD_1h_v1$",
     "committing the version": "commit INSERT models",
 }
-STEPS_AFTER_THE_END = {
+MORE_STEPS_BEFORE_THE_END = {
+    "submitting": "commit INSERT operations",
+    "noting that the request was sent": "commit UPDATE outbox.*INSERT operation_history",
+    "granting the attempt": "INSERT attempts",
+    "syncing the staged model": "sync .*.staging/.*metadata.json",
+    "publishing the version": "rename .*.staging/.* .*EURUSD_1h_v1$",
+}
+STEPS_AFTER_THE_END = {"forgetting the claim": r"rename .*/claims/\."}
+MORE_STEPS_AFTER_THE_END = {
     "leaving": "UPDATE instances",
-    "forgetting the claim": r"rename .*/claims/\.",
     "pointing to the latest version": "rename .*EURUSD_1h_latest$",
 }
 
@@ -55,10 +57,7 @@ def check_one_model_of(installation: Installation, weights: str) -> None:
 @pytest.mark.parametrize(
     "moment",
     # Of the others `make test` has the durable steps themselves, below.
-    [
-        pytest.param(name, marks=() if "torch" in name or "epochs" in name else pytest.mark.long)
-        for name in MOMENTS
-    ],
+    [pytest.param(name, marks=() if "epochs" in name else pytest.mark.long) for name in MOMENTS],
 )
 def test_the_same_command_goes_on_with_a_training_that_was_killed_while(
     moment: str, installation: Installation, undisturbed: str
@@ -75,11 +74,18 @@ def test_the_same_command_goes_on_with_a_training_that_was_killed_while(
         assert installation.operation().operation_id == operation.operation_id
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(STEPS_BEFORE_THE_END, id="some"),
+        pytest.param(MORE_STEPS_BEFORE_THE_END, id="the others", marks=pytest.mark.long),
+    ],
+)
 def test_a_training_that_dies_before_each_of_its_durable_steps_in_turn_ends_in_one_model(
-    installation: Installation, undisturbed_briefly: str
+    steps: dict[str, str], installation: Installation, undisturbed_briefly: str
 ) -> None:
     command = ("train", MOMENTUM, "--seed", "7", *epochs(2))
-    for step, pattern in STEPS_BEFORE_THE_END.items():
+    for step, pattern in steps.items():
         died = installation.start_python(CRASH_AT, pattern, *command)
         assert died.wait() == -9, f"{step}: {installation.describe()}"
         installation.check_nothing_runs()
@@ -88,11 +94,18 @@ def test_a_training_that_dies_before_each_of_its_durable_steps_in_turn_ends_in_o
     assert len(installation.operations()) == 1
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(STEPS_AFTER_THE_END, id="some"),
+        pytest.param(MORE_STEPS_AFTER_THE_END, id="the others", marks=pytest.mark.long),
+    ],
+)
 def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_right_by_the_next(
-    installation: Installation, undisturbed_briefly: str
+    steps: dict[str, str], installation: Installation, undisturbed_briefly: str
 ) -> None:
     command = ("train", MOMENTUM, "--seed", "7", *epochs(2))
-    for number, (step, pattern) in enumerate(STEPS_AFTER_THE_END.items(), start=1):
+    for number, (step, pattern) in enumerate(steps.items(), start=1):
         died = installation.start_python(CRASH_AT, pattern, *command)
         assert died.wait() == -9, f"{step}: {installation.describe()}"
         installation.check_nothing_runs()
@@ -102,7 +115,7 @@ def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_ri
     # There was nothing to go on with, so that the same wish is another training each time.
     again = installation.start(*command).succeed()
     assert "Resuming" not in again.stderr
-    installation.check_at_rest(models=len(STEPS_AFTER_THE_END) + 1)
+    installation.check_at_rest(models=len(steps) + 1)
     assert {installation.sha256(version) for version in installation.versions()} == {undisturbed_briefly}
 
 

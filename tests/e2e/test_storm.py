@@ -28,5 +28,5 @@ def say(line: str) -> None:
 def test_nothing_is_lost_doubled_stuck_or_left_when_everything_fails_at_once(
     seed: int, tmp_path: Path, private_node: PrivateNode
 ) -> None:
-    tally = run(tmp_path, private_node, seed=seed, jobs=12, seconds=12.0, say=say)
-    assert sum(tally.faults.values()) > 5
+    tally = run(tmp_path, private_node, seed=seed, jobs=8, seconds=8.0, say=say)
+    assert sum(tally.faults.values()) > 3

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, make_url, select, text, update
 
-from ktrdr.backend import schema
 from ktrdr.backend.database import Database
-from ktrdr.backend.schema import HEAD, ensure_schema, schema_status
+from ktrdr.backend.schema import ensure_schema, schema_status
 from ktrdr.backend.server_instances import ServerInstances
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import inbox, metadata
+from ktrdr.backend.tables import inbox
 from ktrdr.backend.work import Work
 from ktrdr.errors import DatabaseUnavailableError, SettingsError, StoreError
 from tests.broker.ports import free_ports
@@ -54,30 +50,9 @@ def _notes(database: Database) -> list[str]:
 # --- the schema
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
-    with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, metadata) == []
-
-
-def test_a_database_of_the_first_version_is_brought_up_to_date(empty_postgres_url: str) -> None:
-    database = Database(empty_postgres_url)
-    assert schema_status(database).revision is None
-    with database.upgrading() as connection:
-        config = schema._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    before = schema_status(database)
-    assert (before.revision, before.is_current, before.pending[-1]) == ("0001", False, HEAD)
-    ensure_schema(database)
-    assert schema_status(database) == schema.SchemaStatus(HEAD, ())
-    database.close()
-
-
 def test_who_starts_at_once_on_an_empty_database_all_succeed(empty_postgres_url: str) -> None:
     databases = [Database(empty_postgres_url) for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        # Alembic keeps its context in globals: one of each process; here the lock on the database is enough.
         list(threads.map(ensure_schema, databases))
     assert schema_status(databases[0]).is_current
     for database in databases:

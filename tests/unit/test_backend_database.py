@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -17,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 import ktrdr.backend.schema
 from ktrdr.backend.database import Database
-from ktrdr.backend.schema import HEAD, ensure_schema
+from ktrdr.backend.schema import HEAD, SchemaStatus, ensure_schema, schema_status
 from ktrdr.backend.tables import inbox, metadata, operation_history
 from ktrdr.errors import DatabaseUnavailableError, SettingsError, StorageFullError, StoreError
 from tests.small_disk import fill
@@ -54,10 +55,34 @@ def _notes(database: Database) -> list[str]:
 # --- the schema
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
+def _differences(database: Database) -> object:
+    """Return in what the tables differ from those of the code."""
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, metadata) == []
+        return compare_metadata(context, metadata)
+
+
+def test_an_empty_database_gets_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    assert schema_status(database).revision is None
+    ensure_schema(database)
+    assert schema_status(database) == SchemaStatus(HEAD, ())
+    assert _differences(database) == []
+    database.close()
+
+
+def test_the_migrations_make_the_same_of_the_first_version(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with database.upgrading() as connection:
+        config = ktrdr.backend.schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    before = schema_status(database)
+    assert (before.revision, before.is_current, before.pending[-1]) == ("0001", False, HEAD)
+    ensure_schema(database)
+    assert schema_status(database) == SchemaStatus(HEAD, ())
+    assert _differences(database) == []
+    database.close()
 
 
 def test_the_head_in_the_code_is_the_newest_revision() -> None:
