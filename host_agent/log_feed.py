@@ -1,6 +1,7 @@
 """From the agent's log to events: what is said of its attempts, in batches that nothing waits for."""
 
 import asyncio
+from enum import Enum, auto
 
 import structlog
 
@@ -9,7 +10,14 @@ from host_agent.complaint import Complaint
 from host_agent.journal import Claim
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.clock import Clock
-from ktrdr.errors import BusError, BusUnavailableError, CodecError, PublishTimeoutError
+from ktrdr.errors import (
+    BusError,
+    BusUnavailableError,
+    CodecError,
+    PublishNackedError,
+    PublishTimeoutError,
+    UnroutableError,
+)
 from ktrdr.events.log_lines import LogEntry
 from ktrdr.events.training import TrainingLogged
 from ktrdr.logs.overhearing import Listener, overheard_by
@@ -18,7 +26,22 @@ INTERVAL_S = 0.25
 _AFTER_REFUSAL_S = 60.0
 """A broker that was set up before there were logs on it refuses them; nobody is to be bothered by that."""
 
+_MOST_ENDED = 100
+"""Attempts that are over and whose lines wait: a minute may see thousands."""
+_PASSING = (BusUnavailableError, PublishTimeoutError, PublishNackedError, UnroutableError)
+
 _log = structlog.get_logger()
+
+
+class _Outcome(Enum):
+    """What became of an event."""
+
+    SETTLED = auto()
+    """It was published, or never can be."""
+    FAILED = auto()
+    """It was not, and may be the next time."""
+    REFUSED = auto()
+    """It was not, and nothing of the kind will be for some time."""
 
 
 class LogFeed:
@@ -54,6 +77,9 @@ class LogFeed:
         """Expect no more lines about an attempt; what is left of them still is published."""
         if (log := self._logs.get(claim_id)) is not None:
             log.end()
+        ended = [each for each, log in self._logs.items() if log.has_ended]
+        for oldest in ended[:-_MOST_ENDED]:
+            del self._logs[oldest]
 
     def discard(self, claim_id: str) -> None:
         """Forget the log of an attempt that was not begun."""
@@ -67,7 +93,7 @@ class LogFeed:
             await self._clock.sleep(INTERVAL_S)
             self._said.clear()
             for log in list(self._logs.values()):
-                if not await self._publish(log, log.take(at_once=log.has_ended)):
+                if await self._publish(log, log.take(at_once=log.has_ended)) is _Outcome.REFUSED:
                     await self._clock.sleep(_AFTER_REFUSAL_S)
                     break
             self._forget_ended()
@@ -78,13 +104,12 @@ class LogFeed:
         """Publish all that is left, or as much as can be."""
         for log in list(self._logs.values()):
             while entries := log.take(at_once=True):
-                if not await self._publish(log, entries):
+                if await self._publish(log, entries) is not _Outcome.SETTLED:
                     return
 
-    async def _publish(self, log: AttemptLog, entries: tuple[LogEntry, ...]) -> bool:
-        """Publish lines; return whether it is worth going on."""
+    async def _publish(self, log: AttemptLog, entries: tuple[LogEntry, ...]) -> _Outcome:
         if not entries:
-            return True
+            return _Outcome.SETTLED
         claim = log.claim
         # What is said here of the feed itself would feed it.
         with overheard_by(None):
@@ -98,18 +123,19 @@ class LogFeed:
                         lines=entries,
                     )
                 )
-            except (BusUnavailableError, PublishTimeoutError) as error:
+            except _PASSING as error:
                 _log.debug("log not published", reason=str(error))  # The link complains of that.
                 log.put_back(entries)
+                return _Outcome.FAILED
             except BusError as error:
                 self._refused.repeat(reason=str(error))
                 log.put_back(entries)
-                return False
+                return _Outcome.REFUSED
             except (CodecError, ValueError) as error:
                 _log.debug("log cannot be published", reason=str(error))
             else:
                 self._refused.withdraw("the log of trainings can be published again")
-        return True
+        return _Outcome.SETTLED
 
     def _forget_ended(self) -> None:
         for claim_id, log in list(self._logs.items()):

@@ -74,6 +74,7 @@ async def test_hundreds_of_jobs_leave_nothing_behind(
                 await around.backend.cancel(request)
         await eventually(lambda: len(ended(around)) == around.backend.asked, patience_s=60)
         await eventually(lambda: not list(agent._attempts))
+        await eventually(lambda: not agent._logs._logs)
         assert not list(directory.claims.iterdir())
         around.backend.heard.clear()
         around.backend.asked = 0

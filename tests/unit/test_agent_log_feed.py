@@ -11,8 +11,12 @@ from host_agent.agent import HostAgent
 from host_agent.attempt_log import CAPACITY
 from host_agent.endings import Failed
 from host_agent.frames import LogLine
+from host_agent.journal import Claim
+from host_agent.log_feed import LogFeed
 from ktrdr.bus.memory import MemoryBus
+from ktrdr.bus.publisher import EventPublisher
 from ktrdr.bus.topology import logs_queue, logs_topology, shared_topology
+from ktrdr.clock import SystemClock
 from ktrdr.errors import AccessRefusedError, BusUnavailableError
 from ktrdr.events import (
     FailureCause,
@@ -23,6 +27,7 @@ from ktrdr.events import (
     TrainingProgress,
     decode,
 )
+from ktrdr.ids import RandomIds
 from ktrdr.logs import configure_logging
 from ktrdr.training.progress import Progress, Stage
 from tests.unit.agent_cases import Model, QuickClock, ScriptedRunner, UnreliableBus, World, eventually
@@ -213,3 +218,18 @@ async def test_what_is_logged_while_the_broker_is_away_is_told_when_it_is_back(
     runner.finish(Model())
     await around.backend.event(ModelReady)
     await agent.stop()
+
+
+async def test_the_logs_of_many_attempts_fill_no_memory_while_they_cannot_be_published(around: World) -> None:
+    bus = UnreliableBus(MemoryBus(around.broker))
+    bus.is_down = True
+    publisher = EventPublisher(bus, sender="a@b", ids=RandomIds(), clock=SystemClock(), timeout_s=1)
+    feed = LogFeed(publisher, agent_id="a", clock=SystemClock())
+    for number in range(1000):
+        log = feed.begin(Claim(operation_id="op-1", attempt=1, claim_id=f"c{number}"))
+        log.relay(LogLine(level="info", event="line"))
+        feed.end(f"c{number}")
+    await feed.flush()
+    assert sum(len(each) for each in feed._logs.values()) == len(feed._logs) == 100
+    assert feed.listener("c999") is not None
+    assert feed.listener("c0") is None
