@@ -8,8 +8,7 @@ from functools import cache, partial
 
 from ktrdr.backend.configuration import read_value, set_value
 from ktrdr.backend.instances import BROKER_INSTANCE
-from ktrdr.backend.records import AgentRecord, AgentStatus, OperationRecord
-from ktrdr.backend.states import State
+from ktrdr.backend.records import AgentRecord, AgentStatus, Load
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import TrainingWish
 from ktrdr.settings import Settings
@@ -83,7 +82,7 @@ def decide_for_command(settings: Settings, wish: TrainingWish, mode: Mode | None
     if not OperationStore.exists(settings):
         return choose(wanted_of(wish, mode, default_mode(settings, None)), here, nobody)
     with OperationStore.open(settings) as store:
-        hosts = what_hosts_are(store, None) if store.is_served() else nobody
+        hosts = what_hosts_are(store, with_load=True) if store.is_served() else nobody
         return choose(wanted_of(wish, mode, default_mode(settings, store)), here, hosts)
 
 
@@ -94,7 +93,41 @@ def wanted_of(wish: TrainingWish, mode: Mode | None, default: DefaultMode) -> Wa
     )
 
 
-def what_is_here(settings: Settings, store: OperationStore, instance: str, *, with_gpu: bool) -> Here:
+def decide(
+    settings: Settings,
+    store: OperationStore,
+    wish: TrainingWish,
+    mode: Mode | None,
+    *,
+    instance: str,
+    unreachable: str | None,
+) -> Decision:
+    """Decide where a training runs that a backend has been asked for. Blocks.
+
+    Args:
+        settings: of this process.
+        store: where trainings and presence are.
+        wish: what to train.
+        mode: where; None: as `default_mode` says.
+        instance: the name of the one that trains in this process.
+        unreachable: why nothing can be sent to any host agent, if so.
+
+    Raises:
+        NowhereToTrainError: it requires a GPU, and there is none where it may run.
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    wanted = wanted_of(wish, mode, default_mode(settings, store))
+    # Asked only for what the decision depends on: trainings may come by the thousand.
+    with_load = wanted.mode is Mode.AUTO and not wish.require_gpu
+    here = what_is_here(settings, store, instance, with_gpu=wish.require_gpu, with_load=with_load)
+    if wanted.mode is Mode.LOCAL or unreachable is not None:
+        return choose(wanted, here, Hosts(unreachable=unreachable))
+    return choose(wanted, here, what_hosts_are(store, with_load=with_load))
+
+
+def what_is_here(
+    settings: Settings, store: OperationStore, instance: str, *, with_gpu: bool, with_load: bool
+) -> Here:
     """Return what an instance that trains in this process can do. Blocks.
 
     Args:
@@ -102,27 +135,26 @@ def what_is_here(settings: Settings, store: OperationStore, instance: str, *, wi
         store: where its trainings are.
         instance: its name.
         with_gpu: whether to find out about a GPU, which may take seconds the first time.
+        with_load: whether to count its trainings.
     """
-    own = [operation for operation in store.unfinished() if operation.owner == instance]
+    load = store.load(instance) if with_load else Load()
     return Here(
         slots=settings.slots,
-        busy=sum(not _is_waiting(operation) for operation in own),
-        queued=sum(_is_waiting(operation) for operation in own),
+        busy=load.running,
+        queued=load.waiting,
         gpu=local_gpu(settings.device) if with_gpu else None,
     )
 
 
-def what_hosts_are(store: OperationStore, unreachable: str | None) -> Hosts:
+def what_hosts_are(store: OperationStore, *, with_load: bool) -> Hosts:
     """Return what is known of the host agents. Blocks.
 
     Args:
         store: where presence is recorded.
-        unreachable: why nothing can be sent to any, if so.
+        with_load: whether to count what waits for them.
     """
-    waiting = [op for op in store.unfinished() if op.owner == BROKER_INSTANCE and _is_waiting(op)]
-    return Hosts(
-        agents=[_host(agent) for agent in store.agents()], queued=len(waiting), unreachable=unreachable
-    )
+    load = store.load(BROKER_INSTANCE) if with_load else Load()
+    return Hosts(agents=[_host(agent) for agent in store.agents()], queued=load.waiting)
 
 
 @cache
@@ -157,7 +189,3 @@ def _host(agent: AgentRecord) -> Host:
         gpu=agent.device if agent.has_gpu else None,
         unfit=unfit,
     )
-
-
-def _is_waiting(operation: OperationRecord) -> bool:
-    return operation.state in (State.PENDING, State.QUEUED)

@@ -7,17 +7,20 @@ from dataclasses import astuple, replace
 
 import structlog
 
-from ktrdr.app.deciding import default_mode, set_default_mode, wanted_of, what_hosts_are, what_is_here
-from ktrdr.app.embedded import prepare, submission_of
+from ktrdr.app.deciding import decide, default_mode, set_default_mode
+from ktrdr.app.embedded import submission_of
+from ktrdr.app.preparing import Preparing
 from ktrdr.backend.dispatching import submitted_as
+from ktrdr.backend.preparation import PreparedTraining
 from ktrdr.backend.records import Idempotency, OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import Accepted, TrainingWish
 from ktrdr.blobs.store import BlobStore
+from ktrdr.clock import Clock, SystemClock
 from ktrdr.ids import IdFactory
 from ktrdr.settings import Settings
-from ktrdr.training.execution_mode_selector import Decision, Mode, Place, choose
+from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 
 _log = structlog.get_logger()
 
@@ -32,6 +35,7 @@ class Trainings:
         local: the backend of the agent in this process.
         hosts: the backend of the host agents; None if no broker is named.
         ids: for seeds.
+        clock: for the age of what was prepared.
     """
 
     def __init__(
@@ -43,10 +47,11 @@ class Trainings:
         local: Backend,
         hosts: Backend | None,
         ids: IdFactory,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._blobs = blobs
+        self._preparing = Preparing(settings, blobs, clock or SystemClock())
         self._local = local
         self._hosts = hosts
         self._ids = ids
@@ -77,8 +82,7 @@ class Trainings:
             idempotency = Idempotency(idempotency_key, _sha256(wish, mode))
             if (known := await asyncio.to_thread(self._submitted_as, idempotency)) is not None:
                 return _repeated(known)
-        decision = await asyncio.to_thread(self._decide, wish, mode)
-        prepared = await asyncio.to_thread(prepare, wish, self._settings, self._blobs)
+        decision, prepared = await asyncio.to_thread(self._decide_and_prepare, wish, mode)
         carrier = self._local if decision.where is Place.LOCAL or self._hosts is None else self._hosts
         submission = await carrier.submit(
             replace(
@@ -113,18 +117,21 @@ class Trainings:
         await asyncio.to_thread(set_default_mode, self._store, mode)
         _log.info("default mode set", mode=mode.value)
 
-    def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision:
-        wanted = wanted_of(wish, mode, default_mode(self._settings, self._store))
+    def _decide_and_prepare(self, wish: TrainingWish, mode: Mode | None) -> tuple[Decision, PreparedTraining]:
         unreachable = None
         if self._hosts is None:
             unreachable = "no broker is named, over which hosts are reached"
         elif not self._hosts.is_listening:
             unreachable = "the broker cannot be reached"
-        return choose(
-            wanted,
-            what_is_here(self._settings, self._store, self._local.instance, with_gpu=wish.require_gpu),
-            what_hosts_are(self._store, unreachable),
+        decision = decide(
+            self._settings,
+            self._store,
+            wish,
+            mode,
+            instance=self._local.instance,
+            unreachable=unreachable,
         )
+        return decision, self._preparing.prepare(wish)
 
     def _submitted_as(self, idempotency: Idempotency) -> OperationRecord | None:
         with self._store.reading() as connection:

@@ -34,6 +34,8 @@ class PreparedTraining:
     """What the strategy file says to no effect, or in an outdated way."""
     source: str
     """The strategy file, for messages."""
+    files: tuple[Path, ...]
+    """Whose bars they are."""
 
     def fingerprint(self, seed: int | None) -> str:
         """Return the same text for the same wish: strategy, overrides, bars and the seed asked for."""
@@ -74,20 +76,18 @@ def prepare_training(
     # Not at module level: they bring pandas, which half of the backend's users do without.
     from ktrdr.market.directory import BarDirectory
     from ktrdr.market.snapshot import write_snapshot
-    from ktrdr.strategy import StrategyDirectory, parse_strategy, read_strategy
+    from ktrdr.strategy import parse_strategy
 
-    if isinstance(strategy, StrategyText):
-        text, source = strategy.yaml, strategy.source
-    else:
-        path = StrategyDirectory(strategies_dir).find(strategy)
-        text, source = read_strategy(path), str(path)
+    found = strategy_text(strategy, strategies_dir)
+    text, source = found.yaml, found.source
     parsed = parse_strategy(text, source=source, overrides=overrides or {})
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
-    datasets, reports = [], []
+    datasets, reports, files = [], [], []
     for timeframe in wanted.timeframes:
         loaded = directory.read(wanted.symbol, timeframe, start or wanted.start, end or wanted.end)
         reports.append(loaded.report)
+        files.append(loaded.file.path)
         datasets.append(write_snapshot(loaded.bars, wanted.symbol, timeframe, blobs))
     document = StrategyDocument(
         name=parsed.name, yaml=text, sha256=parsed.sha256, overrides=dict(overrides or {})
@@ -100,4 +100,19 @@ def prepare_training(
         reports=tuple(reports),
         warnings=parsed.warnings,
         source=source,
+        files=tuple(files),
     )
+
+
+def strategy_text(strategy: str | Path | StrategyText, strategies_dir: Path) -> StrategyText:
+    """Return a strategy's text, wherever it is.
+
+    Raises:
+        StrategyError: there is no such file, or it cannot be read.
+    """
+    from ktrdr.strategy import StrategyDirectory, read_strategy
+
+    if isinstance(strategy, StrategyText):
+        return strategy
+    path = StrategyDirectory(strategies_dir).find(strategy)
+    return StrategyText(read_strategy(path), str(path))

@@ -199,6 +199,15 @@ class AgentRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """How many operations an instance carries that have not ended."""
+
+    waiting: int = 0
+    """For an agent."""
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRecord:
     """One registered version of a model."""
 

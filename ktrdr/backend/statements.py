@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, func, inser
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ktrdr.backend.rows import select_operations
+from ktrdr.backend.states import State
 from ktrdr.backend.tables import (
     attempts,
     inbox,
@@ -29,6 +30,12 @@ OPERATION = select_operations().where(operations.c.id == _of_operation)
 OPERATIONS = select_operations().where(operations.c.id.in_(bindparam("of_operations", expanding=True)))
 OPERATION_AND_REQUEST = OPERATION.add_columns(operations.c.request)
 LOCKED_OPERATION = OPERATION.with_for_update(of=operations)
+ACTIVE_OF_OWNER = (
+    select(operations.c.state, func.count())
+    .where(operations.c.state.in_([state for state in State if not state.terminal]))
+    .where(operations.c.owner == bindparam("of_owner"))
+    .group_by(operations.c.state)
+)
 REQUEST = select(operations.c.request).where(operations.c.id == _of_operation)
 CHECKPOINT = select(operations.c.checkpoint).where(operations.c.id == _of_operation)
 INSERT_OPERATION = insert(operations)

@@ -20,11 +20,11 @@ from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
 from ktrdr.backend.instances import BROKER_INSTANCE, Instances, Registry
 from ktrdr.backend.lookup import find_operation
-from ktrdr.backend.records import AgentRecord, HistoryEntry, OperationRecord, OutgoingEvent
+from ktrdr.backend.records import AgentRecord, HistoryEntry, Load, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
 from ktrdr.backend.server_instances import ServerInstances
-from ktrdr.backend.statements import OPERATION, OPERATION_AND_REQUEST, OPERATIONS
+from ktrdr.backend.statements import ACTIVE_OF_OWNER, OPERATION, OPERATION_AND_REQUEST, OPERATIONS
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.backend.work import Work
@@ -240,6 +240,14 @@ class OperationStore:
         )
         with self._database.read() as connection:
             return [operation_record(row) for row in connection.execute(query)]
+
+    def load(self, owner: str) -> Load:
+        """Return how much an instance carries that has not ended."""
+        with self._database.read() as connection:
+            rows = connection.execute(ACTIVE_OF_OWNER, {"of_owner": owner})
+            counts = {State(state): int(count) for state, count in rows}
+        waiting = counts.get(State.PENDING, 0) + counts.get(State.QUEUED, 0)
+        return Load(waiting=waiting, running=sum(counts.values()) - waiting)
 
     def count_by_state(self) -> dict[State, int]:
         """Return how many operations are in each state."""
