@@ -24,7 +24,8 @@ _ORPHANS_END_WITHIN_S = 30.0
 _LAST_SIGNAL_WITHIN_S = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 
-_started: list[int] = []
+# Kept, since `subprocess` reaps those that are forgotten, and their exit codes would be lost.
+_started: dict[int, subprocess.Popen[bytes]] = {}
 _exit_codes: dict[int, int] = {}
 
 
@@ -87,7 +88,7 @@ def _start(command: list[str], environment: dict[str, str], log: str, user: str)
             group=account and account.pw_gid,
             extra_groups=account and [],
         )
-    _started.append(process.pid)
+    _started[process.pid] = process
     return process.pid
 
 
