@@ -127,7 +127,13 @@ class HostAgent:
             clock=clock,
             rng=rng,
         )
-        self._datasets = DatasetCache(blobs, directory.datasets, limit_bytes=options.cache_limit_bytes)
+        self._datasets = DatasetCache(
+            blobs,
+            directory.datasets,
+            limit_bytes=options.cache_limit_bytes,
+            kept=options.cache_kept,
+            clock=clock,
+        )
         shared = Shared(
             agent_id=self.agent_id,
             speaker=self.speaker,

@@ -3,11 +3,13 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ktrdr.blobs.store import BlobStore, referred_sha256
+from ktrdr.clock import Clock
 from ktrdr.events.references import DatasetRef
 from ktrdr.training.job import Dataset
 
@@ -19,19 +21,34 @@ class DatasetCache:
     """Fetches datasets by hash, and keeps them for the next attempt up to a limit.
 
     What an attempt uses is never removed, even when it is more than the limit.
+
+    Args:
+        blobs: where they are fetched from.
+        directory: where they are kept.
+        limit_bytes: of all that is kept.
+        kept: after its last use; None: for ever.
+        clock: for the time of a use.
     """
 
-    def __init__(self, blobs: BlobStore, directory: Path, *, limit_bytes: int) -> None:
+    def __init__(
+        self, blobs: BlobStore, directory: Path, *, limit_bytes: int, kept: timedelta | None, clock: Clock
+    ) -> None:
         self._blobs = blobs
         self._directory = directory
         self._limit_bytes = limit_bytes
+        self._kept = kept
+        self._clock = clock
         self._in_use: Counter[str] = Counter()
         self._fetching = asyncio.Semaphore(_AT_ONCE)
 
     def sweep(self) -> None:
-        """Remove what a predecessor was killed in the middle of; only when nothing is being fetched."""
+        """Remove what a predecessor was killed in the middle of; only when nothing is being fetched.
+
+        And what was not used for long.
+        """
         for path in self._directory.glob(".*"):
             path.unlink(missing_ok=True)
+        self._prune()
 
     @contextmanager
     def in_use(self, refs: Sequence[DatasetRef]) -> Iterator[None]:
@@ -55,22 +72,43 @@ class DatasetCache:
 
     def _fetch(self, ref: DatasetRef) -> Dataset:
         path = self._blobs.fetch(ref.blob, self._directory / referred_sha256(ref.blob))
-        os.utime(path)
+        now = self._clock.now().timestamp()
+        os.utime(path, (now, now))
         self._prune()
         return Dataset(ref=ref, path=path)
 
     def _prune(self) -> None:
-        """Remove what was not used for longest, until the rest is within the limit."""
-        files = []
-        for path in self._directory.iterdir():
-            try:
-                files.append((path.stat(), path))
-            except FileNotFoundError:
-                continue  # another slot was quicker
-        total = sum(stat.st_size for stat, _ in files)
-        for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
-            if total <= self._limit_bytes:
-                return
-            if self._in_use[path.name] <= 0 and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
-                total -= stat.st_size
+        before = self._clock.now() - self._kept if self._kept is not None else None
+        for path, _ in unused_datasets(
+            self._directory, limit_bytes=self._limit_bytes, before=before, in_use=self._in_use
+        ):
+            path.unlink(missing_ok=True)
+
+
+def unused_datasets(
+    directory: Path, *, limit_bytes: int, before: datetime | None, in_use: Container[str] = ()
+) -> list[tuple[Path, int]]:
+    """Return files of a cache that may go, and their sizes: those not used since, and for longest.
+
+    Args:
+        directory: of the cache.
+        limit_bytes: what stays is within it.
+        before: what was not used since may go; None: nothing because of its age.
+        in_use: names of files that stay.
+    """
+    files = []
+    for path in directory.iterdir():
+        try:
+            files.append((path.stat(), path))
+        except FileNotFoundError:
+            continue  # another slot was quicker
+    total = sum(stat.st_size for stat, _ in files)
+    unused = []
+    for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
+        is_old = before is not None and stat.st_mtime < before.timestamp()
+        # What begins with a dot is being fetched.
+        is_free = path.name not in in_use and not path.name.startswith(".")
+        if (is_old or total > limit_bytes) and is_free:
+            unused.append((path, stat.st_size))
+            total -= stat.st_size
+    return unused

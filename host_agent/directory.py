@@ -117,7 +117,7 @@ def _siblings(agents_dir: Path, prefix: str) -> list[Path]:
 
 def _adopt(sibling: Path, heir: AgentDirectory) -> None:
     """Move the claims of a dead agent over, each in one step; a live one keeps its own."""
-    with _locked(sibling) as is_dead:
+    with locked(sibling) as is_dead:
         if not is_dead:
             return
         with suppress(FileNotFoundError):
@@ -133,7 +133,12 @@ def _adopt(sibling: Path, heir: AgentDirectory) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
+    """Keep the agent of this directory from starting within the block; False: it runs.
+
+    Raises:
+        AgentError: the directory cannot be used.
+    """
     lock = _try_lock(path)
     try:
         yield lock is not None

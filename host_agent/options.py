@@ -1,6 +1,7 @@
 """What an agent may be told about how to work."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ktrdr.events.references import MAX_INLINE_BYTES
 from ktrdr.settings import MIB, Settings
@@ -27,6 +28,8 @@ class AgentOptions:
     max_model_bytes: int = 2048 * MIB
     cache_limit_bytes: int = 1024 * MIB
     """Of fetched datasets; those that were not used for longest go first."""
+    cache_kept: timedelta | None = None
+    """After their last use; None: for ever."""
     log_level: str = "info"
     """Least severe line that a runner sends."""
 
@@ -56,5 +59,7 @@ class AgentOptions:
             publish_timeout_s=settings.publish_timeout_s,
             inline_limit_bytes=settings.inline_limit_bytes,
             max_model_bytes=settings.max_model_bytes,
+            cache_limit_bytes=settings.cache_limit_bytes,
+            cache_kept=settings.cache_kept,
             log_level=settings.log_level,
         )

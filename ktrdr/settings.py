@@ -1,6 +1,7 @@
 """Every setting, once: environment variables `KTRDR_…` and their defaults."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ktrdr.errors import SettingsError
 
 MIB = 1024 * 1024
+
+_HOUR_IN_DAYS = 1 / 24
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$"
 
@@ -114,6 +117,28 @@ class Settings(BaseSettings):
     max_model_bytes: Annotated[int, Field(gt=0)] = Field(
         default=2048 * MIB, description="A model that would be larger, uncompressed, is refused."
     )
+    keep_operations_days: Annotated[float, Field(ge=1)] = Field(
+        default=90.0,
+        description="So long after its end, an operation without a model is forgotten; inf: never.",
+    )
+    keep_logs_days: Annotated[float, Field(ge=1)] = Field(
+        default=30.0,
+        description="So long after its end, an operation's log is forgotten; and log files; inf: never.",
+    )
+    keep_audit_days: Annotated[float, Field(ge=1)] = Field(
+        default=365.0, description="The audit log goes back so far; inf: without end."
+    )
+    keep_blobs_days: Annotated[float, Field(ge=_HOUR_IN_DAYS)] = Field(
+        default=7.0,
+        description="Blobs that nothing needs stay so long after they were put; inf: for ever.",
+    )
+    keep_cache_days: Annotated[float, Field(ge=_HOUR_IN_DAYS)] = Field(
+        default=30.0, description="An agent keeps data that it does not use so long; inf: for ever."
+    )
+    cache_limit_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=1024 * MIB,
+        description="Of data that an agent keeps; what was not used for longest goes first.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line to show."
     )
@@ -145,6 +170,11 @@ class Settings(BaseSettings):
         return self.max_model_bytes + self.max_model_bytes // 64 + 1024
 
     @property
+    def cache_kept(self) -> timedelta | None:
+        """How long an agent keeps data that it does not use; None: for ever."""
+        return span_of_days(self.keep_cache_days)
+
+    @property
     def blobs_dir(self) -> Path:
         """Directory of the content-addressed store."""
         return self.home / "blobs"
@@ -155,9 +185,19 @@ class Settings(BaseSettings):
         return self.home / "agents"
 
     @property
+    def logs_dir(self) -> Path:
+        """Logs of processes that nobody watches."""
+        return self.home / "logs"
+
+    @property
     def instances_dir(self) -> Path:
         """Lock files that tell which backend processes are alive."""
         return self.home / "instances"
+
+
+def span_of_days(days: float) -> timedelta | None:
+    """Return so many days; None: for ever, which a thousand years are too."""
+    return timedelta(days=days) if days < 365_000 else None
 
 
 SECRETS = ("broker_url", "management_url", "blob_token", "database_url")

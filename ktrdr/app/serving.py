@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import structlog
 
 from host_agent.waiting import first_of
 from ktrdr.app.backends import Backends
+from ktrdr.app.collecting import keep_collecting
 from ktrdr.app.connecting import broker_user, connect_to_broker
 from ktrdr.app.embedded import Embedded, in_process, render_report
 from ktrdr.app.trainings import Trainings
@@ -72,6 +73,7 @@ async def served(
         )
         hosts = await _for_hosts(local, stack, clock=clock, ids=ids)
         await local.start()
+        await stack.enter_async_context(_beside(keep_collecting(settings, store, blobs, clock=clock)))
         trainings = Trainings(settings, store, blobs=blobs, local=local.backend, hosts=hosts, ids=ids)
         backends = Backends(store, local.backend, hosts)
         address = await _endpoint(Service(settings, store, backends, trainings), blobs, stack)
@@ -89,6 +91,17 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     async with served(settings) as app:
         await first_of(stop.wait(), app.backends.wait_until_ended())
         _log.info("stopping")
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Have something done as long as the block runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _for_hosts(

@@ -13,6 +13,7 @@ from ktrdr.backend import cancelling
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.consumer import EventHandlers
 from ktrdr.backend.falling_back import Refuge
+from ktrdr.backend.housekeeping import Housekeeper
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.listening import Listening
@@ -24,6 +25,7 @@ from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.registration import Registration
+from ktrdr.backend.retention import Retention
 from ktrdr.backend.sources import Sources
 from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
@@ -195,6 +197,9 @@ class Backend:
             on_change=self._changed,
             is_listening=lambda: self._listening.is_listening,
         )
+        self._housekeeper = Housekeeper(
+            store, self._transactions, Retention.from_settings(settings), clock=clock
+        )
         self._registration = Registration(store, self.instance, clock=clock, offload=offload)
         self._working: asyncio.Task[None] | None = None
 
@@ -335,7 +340,7 @@ class Backend:
         async with asyncio.TaskGroup() as group:
             self._listening.start(group)
             services = (self._relay, self._sweep, self._feed, self._progress, self._logs, self._registration)
-            for forever in services:
+            for forever in (*services, self._housekeeper):
                 group.create_task(forever.run())
             if self._is_broker:
                 group.create_task(self._presences.run())

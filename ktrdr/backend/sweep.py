@@ -8,7 +8,6 @@ from sqlalchemy import select
 
 from ktrdr.backend import attempts, dispatching, returning
 from ktrdr.backend.away import Away
-from ktrdr.backend.housekeeping import tidy
 from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.leases import Lease, Leases, Request
 from ktrdr.backend.records import OperationRecord
@@ -26,10 +25,6 @@ _log = structlog.get_logger()
 
 TAKEOVER_GRACE_S = 5.0
 """An agent that adopts a dead one's claims reports them at once; after so long nobody has."""
-
-
-_TIDY_FIRST_S = 60.0
-_TIDY_EVERY_S = 3600.0
 
 
 class Sweep:
@@ -103,14 +98,9 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        # Not at once: most processes end before.
-        tidied_at = self._clock.monotonic() + _TIDY_FIRST_S - _TIDY_EVERY_S
         while True:
             await self._clock.sleep(self._interval_s)
             try:
-                if self._clock.monotonic() - tidied_at >= _TIDY_EVERY_S:
-                    tidied_at = self._clock.monotonic()
-                    await self._offload(partial(tidy, self._store))
                 await self.expire()
                 if self._away is not None:
                     await self._away.look()

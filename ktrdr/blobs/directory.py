@@ -7,8 +7,8 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from functools import cached_property
+from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +16,14 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
+from ktrdr.blobs.keys import OWNER, aside_key_of, entry_at, key_of, read_at_either
 from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256, referred_sha256
 from ktrdr.blobs.verified import (
     CHUNK_BYTES,
     check_limit,
     check_size,
     disk_errors,
+    files_before,
     is_intact,
     read_chunks,
     receive,
@@ -32,7 +34,6 @@ from ktrdr.errors import BlobCorruptError, BlobMissingError
 from ktrdr.events.references import BlobRef, Codec
 
 _INCOMING = "incoming"
-_KEY = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -42,6 +43,10 @@ class DirectoryBlobStore:
     obstore writes a file under another name and renames it, but does not flush it: after a loss of power a
     whole name may have half a content. So a blob is written to ``incoming/``, flushed, and only then given
     its name. What a killed process leaves in ``incoming/`` is never read; `remove_abandoned` clears it.
+
+    What is set aside is renamed first, and its time read then. Whoever puts a blob renews its time first, and
+    looks for it then. So of two who do so at once, either the one finds that it is young, or the other finds
+    that it is gone and writes it anew.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,10 +68,10 @@ class DirectoryBlobStore:
 
     def get(self, ref: BlobRef, limit_bytes: int) -> bytes:
         """Return the content; see `BlobStore.get`."""
-        key = _key(referred_sha256(ref))
+        sha256 = referred_sha256(ref)
         check_limit(ref, limit_bytes)
-        with _reading(ref.sha256):
-            found = obstore.get(self._objects, key)
+        with _reading(sha256):
+            found = read_at_either(sha256, partial(obstore.get, self._objects))
             check_size(ref, found.meta["size"])
             data = found.bytes().to_bytes()
         if hashlib.sha256(data).hexdigest() != ref.sha256:
@@ -75,22 +80,22 @@ class DirectoryBlobStore:
 
     def stream(self, ref: BlobRef, limit_bytes: int) -> Iterator[bytes]:
         """Return the content in pieces; see `BlobStore.stream`."""
-        key = _key(referred_sha256(ref))
+        referred_sha256(ref)
         check_limit(ref, limit_bytes)
-        return verified(self._chunks(ref, key), ref)
+        return verified(self._chunks(ref), ref)
 
     def fetch(self, ref: BlobRef, destination: Path) -> Path:
         """Write the content to a file; see `BlobStore.fetch`."""
-        key = _key(referred_sha256(ref))
+        referred_sha256(ref)
         if is_intact(destination, ref):
             return destination
-        return receive(self._chunks(ref, key), ref, destination)
+        return receive(self._chunks(ref), ref, destination)
 
     def exists(self, sha256: str) -> bool:
         """Return whether there is that blob; see `BlobStore.exists`."""
         try:
-            with _reading(sha256):
-                obstore.head(self._objects, _key(checked_sha256(sha256)))
+            with _reading(checked_sha256(sha256)):
+                read_at_either(sha256, partial(obstore.head, self._objects))
         except BlobMissingError:
             return False
         return True
@@ -100,19 +105,63 @@ class DirectoryBlobStore:
 
     def delete(self, sha256: str) -> None:
         """Remove the blob; see `BlobInventory.delete`."""
-        try:
-            with _reading(sha256):
-                obstore.delete(self._objects, _key(checked_sha256(sha256)))
-        except BlobMissingError:
-            return
+        with _errors(f"Blob {checked_sha256(sha256)} cannot be removed"):
+            self._path(sha256).unlink(missing_ok=True)
+        self.discard(sha256)
+
+    def set_aside(self, sha256: str, before: datetime) -> BlobEntry | None:
+        """Take a blob out of the way; see `BlobInventory.set_aside`."""
+        path, aside = self._path(checked_sha256(sha256)), self._aside(sha256)
+        with _errors(f"Blob {sha256} cannot be set aside in {self.root}"):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if path.stat().st_mtime >= before.timestamp():
+                    return None
+                path.rename(aside)
+                found = aside.stat()
+            except FileNotFoundError:
+                return None  # another collector was quicker
+        modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        return BlobEntry(sha256, found.st_size, modified, is_aside=True)
+
+    def restore(self, sha256: str) -> None:
+        """Put back what is aside; see `BlobInventory.restore`."""
+        path, aside = self._path(checked_sha256(sha256)), self._aside(sha256)
+        with _errors(f"Blob {sha256} cannot be put back in {self.root}"):
+            try:
+                os.utime(aside)
+                # In the place of one that was put meanwhile, perhaps: it has the same content.
+                aside.rename(path)
+            except FileNotFoundError:
+                return  # another has put it back
+            self._sync(path)
+
+    def discard(self, sha256: str) -> None:
+        """Remove what is aside; see `BlobInventory.discard`."""
+        with _errors(f"Blob {checked_sha256(sha256)} cannot be discarded"):
+            self._aside(sha256).unlink(missing_ok=True)
+
+    def owner(self) -> str | None:
+        """Return who collects here; see `BlobInventory.owner`."""
+        with _errors(f"{self.root / OWNER} cannot be read"):
+            try:
+                return (self.root / OWNER).read_text("utf-8").strip()
+            except FileNotFoundError:
+                return None
+
+    def claim(self, name: str) -> None:
+        """Say who collects here; see `BlobInventory.claim`."""
+        with _errors(f"{self.root / OWNER} cannot be written"):
+            if self.owner() is None:
+                obstore.put(self._objects, OWNER, name.encode())
 
     def entries(self) -> Iterator[BlobEntry]:
         """Return all blobs; see `BlobInventory.entries`."""
         with _errors(f"{self.root} cannot be listed"):
             for batch in obstore.list(self._objects):
                 for item in batch:
-                    if match := _KEY.fullmatch(item["path"]):
-                        yield BlobEntry(match[1] + match[2], item["size"], item["last_modified"])
+                    if entry := entry_at(item["path"], item["size"], item["last_modified"]):
+                        yield entry
 
     def remove_abandoned(self, before: datetime) -> int:
         """Remove what killed processes left half-written before that time, and return the number of files.
@@ -122,11 +171,14 @@ class DirectoryBlobStore:
         """
         removed = 0
         with disk_errors(f"{self.root / _INCOMING} cannot be cleared"):
-            for path in (self.root / _INCOMING).glob("*"):
-                if path.stat().st_mtime < before.timestamp():
-                    path.unlink(missing_ok=True)
-                    removed += 1
+            for path, _ in self.abandoned(before):
+                path.unlink(missing_ok=True)
+                removed += 1
         return removed
+
+    def abandoned(self, before: datetime) -> list[tuple[Path, int]]:
+        """Return what `remove_abandoned` would remove, and its sizes."""
+        return files_before((self.root / _INCOMING).glob("*"), before)
 
     def renew(self, ref: BlobRef) -> bool:
         """Return whether the blob is there and intact; if so, its ``modified`` time is now, and it is safe.
@@ -135,7 +187,7 @@ class DirectoryBlobStore:
             BlobRefusedError: the reference is not to this store.
             BlobError: the directory cannot be written.
         """
-        path = self.root / _key(referred_sha256(ref))
+        path = self._path(referred_sha256(ref))
         with _errors(f"Blob {ref.sha256} cannot be renewed in {self.root}"):
             if not self._renew(path, ref):
                 return False
@@ -154,7 +206,7 @@ class DirectoryBlobStore:
             StorageFullError: the disk is full.
             BlobError: the directory cannot be written.
         """
-        target = self.root / _key(referred_sha256(ref))
+        target = self._path(referred_sha256(ref))
         with _errors(f"Blob {ref.sha256} cannot be stored in {self.root}"):
             os.utime(path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +221,7 @@ class DirectoryBlobStore:
             BlobMissingError: there is no such blob.
         """
         with _reading(sha256):
-            return (self.root / _key(checked_sha256(sha256))).open("rb")
+            return read_at_either(checked_sha256(sha256), lambda key: (self.root / key).open("rb"))
 
     @cached_property
     def _objects(self) -> LocalStore:
@@ -177,7 +229,7 @@ class DirectoryBlobStore:
 
     def _keep(self, ref: BlobRef, content: Callable[[], bytes | Iterable[bytes]]) -> None:
         """Make the content durable under its hash."""
-        key = _key(ref.sha256)
+        key = key_of(ref.sha256)
         path = self.root / key
         what = f"Blob {ref.sha256} cannot be stored in {self.root}"
         with _errors(what):
@@ -206,19 +258,21 @@ class DirectoryBlobStore:
             return False
         return is_intact(path, ref)
 
-    def _chunks(self, ref: BlobRef, key: str) -> Iterator[bytes]:
+    def _path(self, sha256: str) -> Path:
+        return self.root / key_of(sha256)
+
+    def _aside(self, sha256: str) -> Path:
+        return self.root / aside_key_of(sha256)
+
+    def _chunks(self, ref: BlobRef) -> Iterator[bytes]:
         with _reading(ref.sha256):
-            found = obstore.get(self._objects, key)
+            found = read_at_either(ref.sha256, partial(obstore.get, self._objects))
             check_size(ref, found.meta["size"])
             yield from found.stream(min_chunk_size=CHUNK_BYTES)
 
 
 def _reference(sha256: str, size: int, codec: Codec) -> BlobRef:
     return BlobRef(uri=blob_uri(sha256), sha256=sha256, size=size, codec=codec)
-
-
-def _key(sha256: str) -> str:
-    return f"{sha256[:2]}/{sha256[2:]}"
 
 
 @contextmanager

@@ -4,13 +4,16 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
+from ktrdr.blobs.keys import OWNER, aside_key_of, entry_at, key_of, read_at_either
 from ktrdr.blobs.reading import ChunkedReads
 from ktrdr.blobs.store import BlobEntry, blob_uri, checked_sha256
 from ktrdr.blobs.verified import (
@@ -26,7 +29,6 @@ from ktrdr.events.references import BlobRef, Codec
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_KEY = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 3
 _CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
@@ -42,6 +44,9 @@ class ObjectBlobStore(ChunkedReads):
 
     What is larger than one part is sent in parts, of which three are in memory; if that fails the parts are
     removed. If this process is killed they stay, unseen: let a rule of the bucket abort incomplete uploads.
+
+    What is set aside is copied and then removed, which is not one step: whoever puts it in between is left
+    with the copy. So a copy is read in place of what is missing, and lies until it is known who needs it.
 
     Args:
         objects: the bucket, with a prefix for this installation.
@@ -79,7 +84,7 @@ class ObjectBlobStore(ChunkedReads):
         """Return whether there is that blob; see `BlobStore.exists`."""
         try:
             with self._reading(checked_sha256(sha256)):
-                obstore.head(self._objects, _key(sha256))
+                read_at_either(sha256, partial(obstore.head, self._objects))
         except BlobMissingError:
             return False
         return True
@@ -90,24 +95,71 @@ class ObjectBlobStore(ChunkedReads):
 
     def delete(self, sha256: str) -> None:
         """Remove the blob; see `BlobInventory.delete`."""
-        try:
-            with self._reading(checked_sha256(sha256)):
-                obstore.delete(self._objects, _key(sha256))
-        except BlobMissingError:
-            return
+        with self._errors(f"Blob {checked_sha256(sha256)} cannot be removed"):
+            self._delete(key_of(sha256))
+            self._delete(aside_key_of(sha256))
+
+    def set_aside(self, sha256: str, before: datetime) -> BlobEntry | None:
+        """Take a blob out of the way; see `BlobInventory.set_aside`."""
+        key, aside = key_of(checked_sha256(sha256)), aside_key_of(sha256)
+        with self._errors(f"Blob {sha256} cannot be set aside"):
+            try:
+                if obstore.head(self._objects, key)["last_modified"] >= before:
+                    return None
+                obstore.copy(self._objects, key, aside)
+            except FileNotFoundError:
+                return None  # another collector was quicker
+            self._delete(key)
+            found = obstore.head(self._objects, aside)
+        return BlobEntry(sha256, found["size"], found["last_modified"], is_aside=True)
+
+    def restore(self, sha256: str) -> None:
+        """Put back what is aside; see `BlobInventory.restore`."""
+        aside = aside_key_of(checked_sha256(sha256))
+        with self._errors(f"Blob {sha256} cannot be put back"):
+            with suppress(FileNotFoundError):
+                obstore.copy(self._objects, aside, key_of(sha256))
+            self._delete(aside)
+
+    def discard(self, sha256: str) -> None:
+        """Remove what is aside; see `BlobInventory.discard`."""
+        with self._errors(f"Blob {checked_sha256(sha256)} cannot be discarded"):
+            self._delete(aside_key_of(sha256))
+
+    def owner(self) -> str | None:
+        """Return who collects here; see `BlobInventory.owner`."""
+        with self._errors("Its owner cannot be read"):
+            try:
+                return bytes(obstore.get(self._objects, OWNER).bytes()).decode("utf-8", "replace").strip()
+            except FileNotFoundError:
+                obstore.list(self._objects, prefix=OWNER).collect()  # or there is no bucket
+                return None
+
+    def claim(self, name: str) -> None:
+        """Say who collects here; see `BlobInventory.claim`."""
+        if self.owner() is None:
+            with self._errors("Its owner cannot be written"):
+                obstore.put(self._objects, OWNER, name.encode())
 
     def entries(self) -> Iterator[BlobEntry]:
         """Return all blobs; see `BlobInventory.entries`."""
         with self._errors("It cannot be listed"):
             for batch in obstore.list(self._objects):
                 for item in batch:
-                    if match := _KEY.fullmatch(item["path"]):
-                        yield BlobEntry(match[1] + match[2], item["size"], item["last_modified"])
+                    if entry := entry_at(item["path"], item["size"], item["last_modified"]):
+                        yield entry
+
+    def _delete(self, key: str) -> None:
+        try:
+            obstore.delete(self._objects, key)
+        except FileNotFoundError:
+            # A bucket that is missing looks the same; listing tells them apart.
+            obstore.list(self._objects, prefix=key).collect()
 
     def _put(self, ref: BlobRef, content: bytes | Iterator[bytes]) -> None:
         obstore.put(
             self._objects,
-            _key(ref.sha256),
+            key_of(ref.sha256),
             content,
             use_multipart=ref.size > _PART_BYTES,
             chunk_size=_PART_BYTES,
@@ -117,7 +169,7 @@ class ObjectBlobStore(ChunkedReads):
     def _chunks(self, ref: BlobRef) -> Iterator[bytes]:
         """Yield the content; obstore goes on by itself after a lost connection."""
         with self._reading(ref.sha256):
-            found = obstore.get(self._objects, _key(ref.sha256))
+            found = read_at_either(ref.sha256, partial(obstore.get, self._objects))
             check_size(ref, found.meta["size"])
             yield from self._while_open(map(bytes, found.stream(min_chunk_size=CHUNK_BYTES)))
 
@@ -134,7 +186,7 @@ class ObjectBlobStore(ChunkedReads):
                 yield
             except FileNotFoundError as error:
                 # A bucket that is missing looks the same; listing tells them apart.
-                obstore.list(self._objects, prefix=_key(sha256)).collect()
+                obstore.list(self._objects, prefix=key_of(sha256)).collect()
                 raise BlobMissingError(f"There is no blob {sha256} in {self.name}.") from error
 
     @contextmanager
@@ -173,7 +225,3 @@ def _explained(error: BaseError | FileNotFoundError) -> tuple[str, str]:
 
 def _reference(sha256: str, size: int, codec: Codec) -> BlobRef:
     return BlobRef(uri=blob_uri(sha256), sha256=sha256, size=size, codec=codec)
-
-
-def _key(sha256: str) -> str:
-    return f"{sha256[:2]}/{sha256[2:]}"

@@ -21,7 +21,9 @@ class BlobEntry:
     size: int
     """Bytes as stored."""
     modified: datetime
-    """When it was last put, aware."""
+    """When it was last put, or put back, or copied aside; aware."""
+    is_aside: bool = False
+    """Whether it is on its way out."""
 
 
 class BlobStore(Protocol):
@@ -99,10 +101,35 @@ class BlobInventory(BlobStore, Protocol):
     """
 
     def delete(self, sha256: str) -> None:
-        """Remove the blob, if it is there."""
+        """Remove the blob, if it is there, whoever may need it; to collect, use `set_aside`."""
 
     def entries(self) -> Iterator[BlobEntry]:
-        """Return all blobs, in no order; those put or deleted meanwhile may or may not be among them."""
+        """Return all blobs, in no order; those put or deleted meanwhile may or may not be among them.
+
+        One that was put again after it was set aside is there twice.
+        """
+
+    def set_aside(self, sha256: str, before: datetime) -> BlobEntry | None:
+        """Take a blob out of the way that was not put since, and return it as it is then; else None.
+
+        It can still be read. Whoever puts it at this very moment has it all the same: then it is not aside,
+        or it is aside with a ``modified`` time of now. So what is aside and older than ``before`` can be
+        discarded; what is younger has to lie, until it is known whether somebody needs it.
+
+        Delivery: a process that is killed meanwhile leaves it where it was, aside, or in both places.
+        """
+
+    def restore(self, sha256: str) -> None:
+        """Put back what is aside, if it is: it is as if it was just put."""
+
+    def discard(self, sha256: str) -> None:
+        """Remove what is aside, if it is."""
+
+    def owner(self) -> str | None:
+        """Return who knows what is needed here, and alone may collect; None: nobody has said so."""
+
+    def claim(self, name: str) -> None:
+        """Make this the owner, unless there is one."""
 
 
 def blob_uri(sha256: str) -> str:

@@ -5,17 +5,19 @@ import os
 import shutil
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import FileIO
 from pathlib import Path
 
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.blobs.store import blob_uri, checked_sha256
-from ktrdr.blobs.verified import disk_errors, read_chunks, sync_directory, verified
+from ktrdr.blobs.verified import disk_errors, files_before, read_chunks, sync_directory, verified
 from ktrdr.errors import BlobCorruptError, BlobError, BlobRefusedError, StorageFullError
 from ktrdr.events.references import BlobRef
 
 _UPLOADS = "uploads"
+ABANDONED_AFTER = timedelta(days=1)
+"""Whoever sends a blob goes on with it much sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,16 @@ class Uploads:
             before: aware.
         """
         removed = 0
-        for path in self._directory.glob("[0-9a-f]" * 64):
+        for path, _ in self.abandoned(before):
             with suppress(UploadBusyError), disk_errors(f"{path} cannot be removed"), _lock(path):
                 if path.stat().st_mtime < before.timestamp():
                     path.unlink()
                     removed += 1
         return removed
+
+    def abandoned(self, before: datetime) -> list[tuple[Path, int]]:
+        """Return partial blobs that got nothing since that time, and what has come of each."""
+        return files_before(self._directory.glob("[0-9a-f]" * 64), before)
 
     def _reference(self, sha256: str, size: int) -> BlobRef:
         checked_sha256(sha256)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from ktrdr.errors import BlobCorruptError, BlobError, BlobRefusedError, StorageFullError
@@ -98,6 +99,19 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
+
+
+def files_before(paths: Iterable[Path], before: datetime) -> list[tuple[Path, int]]:
+    """Return those files that were not written since, with their sizes."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue  # it has just become whole
+        if stat.st_mtime < before.timestamp():
+            found.append((path, stat.st_size))
+    return found
 
 
 def sync_directory(directory: Path) -> None:

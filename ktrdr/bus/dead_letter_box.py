@@ -13,7 +13,7 @@ from ktrdr.bus.topology import DEAD_LETTERS, DEFAULT_EXCHANGE
 from ktrdr.errors import BusError, BusUnavailableError, UnroutableError
 from ktrdr.events.message import Message
 
-_MAX_HELD_BYTES = 256 * 1024 * 1024
+MAX_HELD_BYTES = 256 * 1024 * 1024
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 
 
@@ -193,7 +193,7 @@ class DeadLetterBox:
         held: dict[DeadLetter, Delivery] = {}
         size = 0
         try:
-            while len(held) < limit and size < _MAX_HELD_BYTES:
+            while len(held) < limit and size < MAX_HELD_BYTES:
                 delivery = await self._bus.get(self._queue)
                 if delivery is None:
                     break

@@ -9,6 +9,7 @@ from ktrdr.cli import (
     agent,
     agents,
     broker,
+    clean,
     config,
     db,
     dead,
@@ -42,6 +43,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.add_typer(config.app, name="config")
+app.command("clean")(clean.clean)
 app.command("doctor")(doctor.doctor)
 
 

@@ -49,7 +49,7 @@ def start_worker(settings: "Settings") -> Path:
     import sys
     from datetime import UTC, datetime
 
-    log = settings.home.absolute() / "logs" / f"work-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    log = settings.logs_dir.absolute() / f"work-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     variables = {
         f"KTRDR_{name.upper()}": str(path.absolute())

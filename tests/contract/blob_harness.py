@@ -89,8 +89,9 @@ class S3Harness(BlobHarness):
     def overwrite(self, sha256: str, content: bytes) -> None:
         obstore.put(self.objects, f"{sha256[:2]}/{sha256[2:]}", content)
 
-    def age(self, sha256: str, by: timedelta) -> None:
-        key = moto_backend().buckets[self.bucket].keys[f"installation/blobs/{sha256[:2]}/{sha256[2:]}"]
+    def age(self, sha256: str, by: timedelta, *, aside: bool = False) -> None:
+        directory = "installation/blobs" + "/aside" * aside
+        key = moto_backend().buckets[self.bucket].keys[f"{directory}/{sha256[:2]}/{sha256[2:]}"]
         key.last_modified -= by
 
 

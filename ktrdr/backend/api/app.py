@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 
 import structlog
 from fastapi import Depends, FastAPI
@@ -30,7 +29,7 @@ from ktrdr.backend.api.trainings import trainings_router
 from ktrdr.backend.tokens import AccessTokens
 from ktrdr.backend.transactions import Transactions
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.blobs.uploads import Uploads
+from ktrdr.blobs.uploads import ABANDONED_AFTER, Uploads
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, SettingsError
 
@@ -40,7 +39,6 @@ _BODY_S = 600.0
 _FAILURES_PER_S = 5.0
 
 _SWEEP_INTERVAL_S = 3600.0
-_ABANDONED_AFTER = timedelta(days=1)
 
 _log = structlog.get_logger()
 
@@ -145,7 +143,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
 async def _sweep(uploads: Uploads, clock: Clock) -> None:
     """Remove, now and then, what nobody has finished."""
     while True:
-        before = clock.now() - _ABANDONED_AFTER
+        before = clock.now() - ABANDONED_AFTER
         try:
             removed = await run_in_threadpool(uploads.remove_abandoned, before)
             removed += await run_in_threadpool(uploads.store.remove_abandoned, before)

@@ -1,0 +1,172 @@
+"""`ktrdr clean`: what nobody needs any more, on this machine and in the database; looked for, or removed."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from host_agent.leftovers import leftovers
+from ktrdr.app.collecting import named_by_dead_letters
+from ktrdr.backend.collecting import claim_blobs, collect_blobs, unneeded_blobs, why_not_to_collect
+from ktrdr.backend.housekeeping import chores, tidy
+from ktrdr.backend.retention import Retention, in_words, limit_of
+from ktrdr.backend.store import OperationStore
+from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.blobs.opening import open_blob_inventory
+from ktrdr.blobs.store import BlobInventory
+from ktrdr.blobs.uploads import ABANDONED_AFTER, Uploads
+from ktrdr.blobs.verified import files_before
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import KtrdrError, OperationNotFoundError, SettingsError
+from ktrdr.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """One kind of things that nobody needs."""
+
+    what: str
+    why: str
+    """Why it may go."""
+    count: int
+    bytes: int | None
+    """On the disk, or in the bucket; None: rows, whose space the database uses again."""
+
+
+@dataclass(slots=True)
+class Cleaning:
+    """What was found, and removed if that was asked for."""
+
+    refuse: list[Refuse] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)
+    """What could not be looked at, or must not be touched from here, and why."""
+
+
+async def clean(settings: Settings, *, apply: bool, clock: Clock | None = None) -> Cleaning:
+    """Look for what nobody needs, and remove it if ``apply`` says so; what runs goes on meanwhile.
+
+    Args:
+        settings: where everything is, and for how long it is kept.
+        apply: whether to remove it.
+        clock: what counts as old.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        DatabaseUnavailableError: the database cannot be used.
+        AgentError: the directories of agents cannot be used.
+    """
+    clock, found = clock or SystemClock(), Cleaning()
+    with ExitStack() as stack:
+        store = None
+        if OperationStore.exists(settings):
+            store = stack.enter_context(OperationStore.open(settings, clock=clock))
+            found.refuse += _rows(store, Retention.from_settings(settings), apply=apply)
+        try:
+            blobs = stack.enter_context(closing(open_blob_inventory(settings)))
+        except SettingsError as error:
+            found.left_alone.append(f"blobs: {error.message}")
+        else:
+            await _blobs(settings, store, blobs, found, apply=apply)
+            if isinstance(blobs, DirectoryBlobStore):
+                found.refuse += _uploads(settings, blobs, clock.now() - ABANDONED_AFTER, apply=apply)
+    found.refuse += _of_agents(settings, store, clock, apply=apply)
+    found.refuse += _logs(settings, clock, apply=apply)
+    found.refuse = [each for each in found.refuse if each.count]
+    return found
+
+
+def _rows(store: OperationStore, retention: Retention, *, apply: bool) -> list[Refuse]:
+    with store.reading() as connection:
+        found = [
+            Refuse(chore.what, chore.why, chore.count(connection), None) for chore in chores(store, retention)
+        ]
+    if not apply:
+        return found
+    done = tidy(store, retention)
+    return [Refuse(each.what, each.why, done[each.what], None) for each in found]
+
+
+async def _blobs(
+    settings: Settings, store: OperationStore | None, blobs: BlobInventory, found: Cleaning, *, apply: bool
+) -> None:
+    kept = Retention.from_settings(settings).blobs
+    if store is None or kept is None:
+        found.left_alone += ["blobs: there is no database here that knows which are needed"] * (store is None)
+        return
+    try:
+        # The store in the home directory is that of the database in it; any other has to be made its own.
+        why_not = why_not_to_collect(store, blobs, is_own=settings.blob_store is None)
+        if why_not is not None:
+            found.left_alone.append(f"blobs: {why_not}")
+            return
+        named = await named_by_dead_letters(settings)
+        why = f"needed by no operation, put over {in_words(kept)} ago"
+        unneeded = unneeded_blobs(store, blobs, kept=kept, named=named)
+        count, size = len(unneeded), sum(blob.size for blob in unneeded)
+        if apply:
+            claim_blobs(store, blobs)
+            collected = collect_blobs(store, blobs, kept=kept, named=named)
+            count, size = collected.removed, collected.bytes
+            if collected.waiting:
+                why_aside = (
+                    f"{collected.waiting} set aside; they go in {in_words(kept)} if nothing needs them"
+                )
+                found.left_alone.append(f"blobs: {why_aside}")
+    except KtrdrError as error:
+        found.left_alone.append(f"blobs: {error}")
+        return
+    found.refuse.append(Refuse("blobs", why, count, size))
+
+
+def _uploads(settings: Settings, blobs: DirectoryBlobStore, before: datetime, *, apply: bool) -> list[Refuse]:
+    uploads = Uploads(blobs, limit_bytes=settings.max_blob_bytes)
+    files = [*uploads.abandoned(before), *blobs.abandoned(before)]
+    if apply:
+        uploads.remove_abandoned(before)
+        blobs.remove_abandoned(before)
+    why = f"nobody went on with them for {in_words(ABANDONED_AFTER)}"
+    return [_of_files("uploads", why, files)]
+
+
+def _of_agents(
+    settings: Settings, store: OperationStore | None, clock: Clock, *, apply: bool
+) -> list[Refuse]:
+    def is_over(operation_id: str) -> bool:
+        try:
+            return store is not None and store.get(operation_id).state.terminal
+        except OperationNotFoundError:
+            return False
+
+    kept = settings.cache_kept
+    with leftovers(
+        settings.agents_dir,
+        limit_bytes=settings.cache_limit_bytes,
+        before=limit_of(clock.now(), kept),
+        is_over=is_over,
+    ) as found:
+        if apply:
+            for each in found:
+                each.remove()
+    unused = "over the limit" if kept is None else f"not used for {in_words(kept)}, or over the limit"
+    datasets = [file for each in found for file in each.datasets]
+    claims = [folder for each in found for folder in each.claims]
+    return [
+        _of_files("cached data", f"of agents that do not run; {unused}", datasets),
+        _of_files("claims", "of agents that do not run, on operations that are over", claims),
+    ]
+
+
+def _logs(settings: Settings, clock: Clock, *, apply: bool) -> list[Refuse]:
+    kept: timedelta | None = Retention.from_settings(settings).logs
+    if kept is None:
+        return []
+    files = files_before(settings.logs_dir.glob("*.log"), clock.now() - kept)
+    if apply:
+        for path, _ in files:
+            path.unlink(missing_ok=True)
+    return [_of_files("log files", f"not written to for {in_words(kept)}", files)]
+
+
+def _of_files(what: str, why: str, files: Sequence[tuple[Path, int]]) -> Refuse:
+    return Refuse(what, why, len(files), sum(size for _, size in files))
