@@ -86,7 +86,11 @@ class Intake:
             event = decode(delivery.message).event
         except UnknownEventError as error:
             if delivery.message.type.startswith(f"{TrainingRequested.type}."):
-                _log.warning("request not understood; this agent is too old for it", reason=str(error))
+                _log.warning(
+                    "request not understood; this agent is too old for it",
+                    operation_id=delivery.message.correlation_id,
+                    reason=str(error),
+                )
                 await self.give_back(delivery)
                 return Settled.GIVEN_BACK
             return await self._reject(delivery, str(error))
@@ -111,7 +115,13 @@ class Intake:
             await delivery.nack()
 
     async def _reject(self, delivery: Delivery, reason: str) -> Settled:
-        _log.warning("request rejected", reason=reason, message_id=delivery.message.message_id)
+        message = delivery.message
+        _log.warning(
+            "request rejected",
+            reason=reason,
+            operation_id=message.correlation_id,
+            message_id=message.message_id,
+        )
         await self.leave()
         with contextlib.suppress(BusError):
             await delivery.reject(reason)

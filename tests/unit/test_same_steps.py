@@ -4,10 +4,12 @@ import asyncio
 import json
 import re
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from host_agent.steps import AgentStep
 from ktrdr.app.embedded import prepare, submission_of, train_embedded
 from ktrdr.app.hosting import hosted
 from ktrdr.backend.instances import BROKER_INSTANCE
@@ -23,6 +25,7 @@ from ktrdr.clock import SystemClock
 from ktrdr.ids import RandomIds
 from ktrdr.logs import configure_logging
 from ktrdr.settings import Settings
+from ktrdr.training.progress import Stage
 from tests.unit.backend_cases import eventually, settings_in
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,12 +81,17 @@ def steps_of_agent(lines: list[LogRecord]) -> list[tuple[str, str]]:
 
 
 def steps_of_backend(said: str) -> list[str]:
-    """Return the backend's own steps from what the process has logged, every line about one operation."""
+    """Return the backend's own steps from what the process has logged, each line with what it is about."""
     titles = {step.step for step in BackendStep}
     lines = [json.loads(line) for line in said.splitlines()]
     steps = [line for line in lines if line["event"] in titles]
     assert len({line["operation_id"] for line in lines if "operation_id" in line}) == 1
     assert {(line["operation_id"] is not None, line["attempt"]) for line in steps} == {(True, 1)}
+    of_agent = {step.step for step in (*AgentStep, *Stage)} | {LAST, "result settled", "training"}
+    for line in lines:
+        if line["event"] in of_agent:
+            assert {"operation_id", "attempt", "agent"} <= line.keys(), line
+        assert datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta()
     return [line["event"] for line in steps]
 
 
