@@ -80,17 +80,15 @@ def decide_for_command(settings: Settings, wish: TrainingWish, mode: Mode | None
     nobody = Hosts(unreachable="no `ktrdr serve` runs on this database, which speaks with host agents")
     # Before the first training there is no database; to make one takes a while, and is made for others.
     if not OperationStore.exists(settings):
-        return choose(wanted_of(wish, mode, default_mode(settings, None)), here, nobody)
+        return choose(wanted_of(wish, mode, default_mode(settings, None).mode), here, nobody)
     with OperationStore.open(settings) as store:
         hosts = what_hosts_are(store, with_load=True) if store.is_served() else nobody
-        return choose(wanted_of(wish, mode, default_mode(settings, store)), here, hosts)
+        return choose(wanted_of(wish, mode, default_mode(settings, store).mode), here, hosts)
 
 
-def wanted_of(wish: TrainingWish, mode: Mode | None, default: DefaultMode) -> Wanted:
+def wanted_of(wish: TrainingWish, mode: Mode | None, default: Mode) -> Wanted:
     """Return what is to be decided about a wish."""
-    return Wanted(
-        mode=mode or default.mode, is_default=mode is None, require_gpu=wish.require_gpu, lane=wish.lane
-    )
+    return Wanted(mode=mode or default, is_default=mode is None, require_gpu=wish.require_gpu, lane=wish.lane)
 
 
 def decide(
@@ -116,7 +114,7 @@ def decide(
         NowhereToTrainError: it requires a GPU, and there is none where it may run.
         DatabaseUnavailableError: the database cannot be used.
     """
-    wanted = wanted_of(wish, mode, default_mode(settings, store))
+    wanted = wanted_of(wish, mode, mode or default_mode(settings, store).mode)
     # Asked only for what the decision depends on: trainings may come by the thousand.
     with_load = wanted.mode is Mode.AUTO and not wish.require_gpu
     here = what_is_here(settings, store, instance, with_gpu=wish.require_gpu, with_load=with_load)

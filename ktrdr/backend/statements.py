@@ -30,9 +30,10 @@ OPERATION = select_operations().where(operations.c.id == _of_operation)
 OPERATIONS = select_operations().where(operations.c.id.in_(bindparam("of_operations", expanding=True)))
 OPERATION_AND_REQUEST = OPERATION.add_columns(operations.c.request)
 LOCKED_OPERATION = OPERATION.with_for_update(of=operations)
+ACTIVE = [state for state in State if not state.terminal]
 ACTIVE_OF_OWNER = (
     select(operations.c.state, func.count())
-    .where(operations.c.state.in_([state for state in State if not state.terminal]))
+    .where(operations.c.state.in_(ACTIVE))
     .where(operations.c.owner == bindparam("of_owner"))
     .group_by(operations.c.state)
 )

@@ -24,7 +24,7 @@ from ktrdr.backend.records import AgentRecord, HistoryEntry, Load, OperationReco
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
 from ktrdr.backend.server_instances import ServerInstances
-from ktrdr.backend.statements import ACTIVE_OF_OWNER, OPERATION, OPERATION_AND_REQUEST, OPERATIONS
+from ktrdr.backend.statements import ACTIVE, ACTIVE_OF_OWNER, OPERATION, OPERATION_AND_REQUEST, OPERATIONS
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.backend.work import Work
@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 _CONFLICTS = 10
 _AT_ONCE = 500
-_TERMINAL = [state for state in State if state.terminal]
 
 
 class OperationStore:
@@ -233,11 +232,15 @@ class OperationStore:
         with self._database.read() as connection:
             return read_agents(connection, self.now())
 
-    def unfinished(self) -> list[OperationRecord]:
-        """Return every operation that has not ended, oldest first."""
-        query = (
-            select_operations().where(operations.c.state.not_in(_TERMINAL)).order_by(operations.c.created_at)
-        )
+    def unfinished(self, *, of_others_than: str | None = None) -> list[OperationRecord]:
+        """Return every operation that has not ended, oldest first.
+
+        Args:
+            of_others_than: leave out what this instance carries, which may be thousands.
+        """
+        query = select_operations().where(operations.c.state.in_(ACTIVE)).order_by(operations.c.created_at)
+        if of_others_than is not None:
+            query = query.where(operations.c.owner.is_distinct_from(of_others_than))
         with self._database.read() as connection:
             return [operation_record(row) for row in connection.execute(query)]
 

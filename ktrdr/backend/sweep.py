@@ -179,8 +179,8 @@ class Sweep:
     def _abandoned(self) -> list[OperationRecord]:
         return [
             operation
-            for operation in self._store.unfinished()
-            if operation.owner != self._instance and self._store.is_interrupted(operation)
+            for operation in self._store.unfinished(of_others_than=self._instance)
+            if self._store.is_interrupted(operation)
         ]
 
     def _take_over(self, abandoned: OperationRecord, work: Work) -> OperationRecord | None:

@@ -13,12 +13,13 @@ tokens are equal. So a request costs one look-up and one SHA-256, and who reads 
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from ktrdr.backend.audit import noting
 from ktrdr.backend.store import OperationStore
@@ -142,12 +143,19 @@ class AccessTokens:
 
     def recognise(self, secret: str) -> AccessToken | None:
         """Return whose token this is; None if it is nobody's, or lets nobody in any more."""
+        return self.recognise_all([secret])[0]
+
+    def recognise_all(self, shown: Sequence[str]) -> Sequence[AccessToken | None]:
+        """Return of each what `recognise` returns."""
+        with self._store.reading() as connection:
+            return [self._recognise(connection, secret) for secret in shown]
+
+    def _recognise(self, connection: Connection, secret: str) -> AccessToken | None:
         prefix, _, rest = secret.partition("_")
         token_id = rest.partition("_")[0]
         if prefix != _PREFIX or len(secret) > _MAX_CHARACTERS:
             return None
-        with self._store.reading() as connection:
-            row = connection.execute(_BY_ID, {"of_token": token_id}).one_or_none()
+        row = connection.execute(_BY_ID, {"of_token": token_id}).one_or_none()
         # The id is no secret; that the rest is right is found out in the same time however much of it is.
         is_right = hmac.compare_digest(_digest(secret), row.digest if row is not None else _NOBODY)
         if row is None or not is_right:

@@ -1,5 +1,7 @@
 """Who may use the endpoint: whoever shows a token, as far as its role goes; each only so often."""
 
+import asyncio
+import contextvars
 import hashlib
 import hmac
 import math
@@ -17,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from ktrdr.addresses import is_loopback
 from ktrdr.backend.api.problems import Problem
 from ktrdr.backend.api.rates import RateLimit
-from ktrdr.backend.tokens import AccessTokens, Role
+from ktrdr.backend.tokens import AccessToken, AccessTokens, Role
 from ktrdr.errors import SettingsError
 
 MIN_TOKEN_CHARACTERS = 16
@@ -47,7 +49,7 @@ class Access:
     """
 
     def __init__(self, tokens: AccessTokens | None, *, rate: RateLimit, failures: RateLimit) -> None:
-        self._tokens = tokens
+        self._tokens = _Recognition(tokens) if tokens is not None else None
         self._rate = rate
         self._failures = failures
 
@@ -83,12 +85,12 @@ class Access:
         return check
 
     async def _who(
-        self, request: Request, shown: HTTPAuthorizationCredentials | None, tokens: AccessTokens
+        self, request: Request, shown: HTTPAuthorizationCredentials | None, tokens: "_Recognition"
     ) -> Principal:
         address = request.client.host if request.client is not None else ""
         if self._failures.wait_s(address) > 0:
             _check_rate(self._failures, address)
-        token = await run_in_threadpool(tokens.recognise, shown.credentials) if shown is not None else None
+        token = await tokens.recognise(shown.credentials) if shown is not None else None
         if token is None:
             _check_rate(self._failures, address)
             raise Problem(
@@ -102,6 +104,43 @@ class Access:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return Principal(f"{token.name} ({token.token_id})", token.role)
+
+
+class _Recognition:
+    """Asks the database about the tokens of all requests that have come meanwhile, each once.
+
+    A token is looked up after the request that shows it has come, so one that is revoked lets nobody in.
+    """
+
+    def __init__(self, tokens: AccessTokens) -> None:
+        self._tokens = tokens
+        self._waiting: dict[str, asyncio.Future[AccessToken | None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def recognise(self, secret: str) -> AccessToken | None:
+        """Return what `AccessTokens.recognise` returns."""
+        found = self._waiting.get(secret)
+        if found is None:
+            found = self._waiting[secret] = asyncio.get_running_loop().create_future()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
+        return await asyncio.shield(found)  # others may wait for it too
+
+    async def _look(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                try:
+                    tokens = await run_in_threadpool(self._tokens.recognise_all, list(waiting))
+                except Exception as error:
+                    for found in waiting.values():
+                        found.set_exception(error)
+                        found.exception()  # nobody may be left to be told
+                else:
+                    for found, token in zip(waiting.values(), tokens, strict=True):
+                        found.set_result(token)
+        finally:
+            self._looking = None
 
 
 def bearer(token: SecretStr) -> Dependency:
