@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.steps import AgentStep
 from ktrdr.backend.records import HistoryKind
 from ktrdr.backend.states import State
+from ktrdr.training.progress import Stage
 from tests.broker.node import PrivateNode
 from tests.e2e.deployment import Deployment
 from tests.e2e.installation import epochs
@@ -44,6 +46,16 @@ def test_a_model_trained_on_a_host_is_the_same_as_one_trained_here(
     assert calm.sha256(str(trained.model)) == undisturbed
     assert trained.agent_id == "alpha"
     calm.wait_for_empty_queues()
+    # What the agent has said of it came over the broker, in steps, and nothing was left out.
+    said = calm.run("ops", "logs", trained.operation_id, "--follow", "--json").succeed().stdout
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["event"] for line in lines if line["source"] == "executor"] == [
+        stage.step for stage in Stage
+    ]
+    assert [line["event"] for line in lines if line["event"] in {step.step for step in AgentStep}] == [
+        step.step for step in AgentStep
+    ]
+    assert {(line["agent_id"], line["attempt"], line["left_out"]) for line in lines} == {("alpha", 1, 0)}
 
 
 def test_a_second_backend_on_the_same_database_is_refused(calm: Deployment) -> None:
