@@ -6,6 +6,7 @@
     ├── StrategyError            the strategy file is wrong (a list of problems with their lines)
     ├── UnknownNameError         no indicator, label, network, … has that name
     ├── DataError                the market data cannot be used
+    │   └── DataGoneError
     ├── TrainingError            training itself cannot go on
     │   ├── TrainingCancelledError
     │   ├── DivergedError
@@ -37,6 +38,7 @@
     │   ├── OperationFailedError
     │   ├── OperationCancelledError
     │   ├── IdempotencyError
+    │   ├── NotRetryableError
     │   └── DatabaseUnavailableError
     ├── AgentError
     │   └── RunnerCrashedError
@@ -115,6 +117,10 @@ class UnknownNameError(KtrdrError):
 
 class DataError(KtrdrError):
     """The market data cannot be used."""
+
+
+class DataGoneError(DataError):
+    """The bars that were recorded are not in the blob store any more."""
 
 
 class TrainingError(KtrdrError):
@@ -258,6 +264,10 @@ class OperationCancelledError(StoreError):
 
 class IdempotencyError(StoreError):
     """Another request was submitted under that idempotency key."""
+
+
+class NotRetryableError(StoreError):
+    """Only what has failed or was cancelled is repeated."""
 
 
 class DatabaseUnavailableError(StoreError):

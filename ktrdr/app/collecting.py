@@ -49,6 +49,9 @@ async def keep_collecting(
                 _log.warning("blobs are not collected", reason=why_not)
         except KtrdrError as error:
             _log.warning("blobs are not collected for now", reason=str(error))
+        except Exception:
+            # What is not foreseen must not end it for ever, unseen.
+            _log.exception("blobs could not be collected")
         await clock.sleep(_EVERY_S)
 
 

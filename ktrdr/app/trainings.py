@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 
 import structlog
@@ -10,14 +11,15 @@ import structlog
 from ktrdr.app.deciding import decide, default_mode, set_default_mode
 from ktrdr.app.embedded import submission_of
 from ktrdr.app.preparing import Preparing
+from ktrdr.app.retrying import decided, training_again
 from ktrdr.backend.dispatching import submitted_as
-from ktrdr.backend.preparation import PreparedTraining
-from ktrdr.backend.records import Idempotency, OperationRecord
+from ktrdr.backend.records import Idempotency, OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.wishes import Accepted, TrainingWish
+from ktrdr.backend.wishes import Accepted, RetryWish, TrainingWish
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import OperationNotFoundError
 from ktrdr.ids import IdFactory
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
@@ -51,6 +53,7 @@ class Trainings:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._blobs = blobs
         self._preparing = Preparing(settings, blobs, clock or SystemClock())
         self._local = local
         self._hosts = hosts
@@ -77,21 +80,61 @@ class Trainings:
             BlobError: the bars cannot be stored.
             DatabaseUnavailableError: the database cannot be written; nothing was accepted.
         """
+
+        def prepare() -> SubmitTraining:
+            decision = self._decide(wish, mode)
+            return submission_of(self._preparing.prepare(wish), wish, self._ids, decision)
+
+        return await self._accept(prepare, idempotency_key, astuple(wish), mode)
+
+    async def retry(
+        self, operation_id: str, wish: RetryWish, *, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Accept what an operation asked for that failed or was cancelled, once more: as a new operation.
+
+        Strategy, changes to it and bars are what was recorded, whatever has become of their files.
+
+        Delivery: as `submit`.
+
+        Args:
+            operation_id: of the one that is repeated.
+            wish: what differs.
+            idempotency_key: as for `submit`.
+
+        Raises:
+            OperationNotFoundError: there is no such operation.
+            NotRetryableError: it has made a model, or has not ended.
+            DataGoneError: its bars are not in the blob store any more.
+            NowhereToTrainError: it requires a GPU, and there is none where it may run.
+            IdempotencyError: another request has that key.
+            BlobError: the blob store does not answer.
+            DatabaseUnavailableError: the database cannot be written; nothing was accepted.
+        """
+
+        def prepare() -> SubmitTraining:
+            found = self._store.find_request(operation_id)
+            if found is None:
+                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+            again = training_again(*found, wish, self._blobs)
+            return decided(again, self._decide(again.wish, again.mode))
+
+        return await self._accept(prepare, idempotency_key, "retry", operation_id, astuple(wish))
+
+    async def _accept(
+        self, prepare: Callable[[], SubmitTraining], idempotency_key: str | None, *wanted: object
+    ) -> Accepted:
+        """Submit what is prepared, unless the same was wanted before under the same key."""
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(idempotency_key, _sha256(wish, mode))
+            idempotency = Idempotency(idempotency_key, _sha256(wanted))
             if (known := await asyncio.to_thread(self._submitted_as, idempotency)) is not None:
                 return _repeated(known)
-        decision, prepared = await asyncio.to_thread(self._decide_and_prepare, wish, mode)
+        # A client that asks twice wants two, unless it says otherwise by a key.
+        prepared = replace(await asyncio.to_thread(prepare), fingerprint=None, idempotency=idempotency)
+        decision = prepared.decision
+        assert decision is not None
         carrier = self._local if decision.where is Place.LOCAL or self._hosts is None else self._hosts
-        submission = await carrier.submit(
-            replace(
-                submission_of(prepared, wish, self._ids, decision),
-                # A client that asks twice wants two, unless it says otherwise by a key.
-                fingerprint=None,
-                idempotency=idempotency,
-            )
-        )
+        submission = await carrier.submit(prepared)
         if submission.repeated:
             return _repeated(submission.operation)
         log = _log.warning if decision.is_fallback else _log.info
@@ -117,13 +160,13 @@ class Trainings:
         await asyncio.to_thread(set_default_mode, self._store, mode)
         _log.info("default mode set", mode=mode.value)
 
-    def _decide_and_prepare(self, wish: TrainingWish, mode: Mode | None) -> tuple[Decision, PreparedTraining]:
+    def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision:
         unreachable = None
         if self._hosts is None:
             unreachable = "no broker is named, over which hosts are reached"
         elif not self._hosts.is_listening:
             unreachable = "the broker cannot be reached"
-        decision = decide(
+        return decide(
             self._settings,
             self._store,
             wish,
@@ -131,7 +174,6 @@ class Trainings:
             instance=self._local.instance,
             unreachable=unreachable,
         )
-        return decision, self._preparing.prepare(wish)
 
     def _submitted_as(self, idempotency: Idempotency) -> OperationRecord | None:
         with self._store.reading() as connection:
@@ -145,6 +187,6 @@ def _repeated(operation: OperationRecord) -> Accepted:
     return Accepted(operation, decision, created=False)
 
 
-def _sha256(wish: TrainingWish, mode: Mode | None) -> str:
-    text = json.dumps([astuple(wish), mode], default=str, sort_keys=True)
+def _sha256(wanted: Sequence[object]) -> str:
+    text = json.dumps(wanted, default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,19 +10,25 @@ from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.tables import operations, outbox
 from ktrdr.backend.work import Work
-from ktrdr.errors import IdempotencyError
+from ktrdr.errors import IdempotencyError, NotRetryableError, OperationNotFoundError
 from ktrdr.events import TrainingRequested
 from ktrdr.training.execution_mode_selector import Place
 
 LOCAL_LANE = "any"
 """What an agent serves that is in a process of the backend."""
 _UNFINISHED = [state for state in State if not state.terminal]
+_ENDED = {State.FAILED: "failed", State.CANCELLED: "was cancelled"}
 
 
 def submit(
     work: Work, wish: SubmitTraining, request: TrainingRequested, max_attempts: int, instance: str
 ) -> OperationRecord:
-    """Record a new operation with the request of its first attempt."""
+    """Record a new operation with the request of its first attempt.
+
+    Raises:
+        OperationNotFoundError: it repeats one that is not there any more.
+        NotRetryableError: it repeats one that has made a model, or has not ended.
+    """
     operation = OperationRecord(
         operation_id=request.operation_id,
         state=State.PENDING,
@@ -39,6 +45,7 @@ def submit(
         mode=wish.decision.mode if wish.decision is not None else None,
         place=wish.decision.where if wish.decision is not None else None,
         place_reason=wish.decision.reason if wish.decision is not None else None,
+        retry_of=wish.retry_of,
     )
     work.add(
         operation,
@@ -48,11 +55,28 @@ def submit(
         idempotency=wish.idempotency,
     )
     work.note(operation, HistoryKind.SUBMITTED, request.summary())
+    if wish.retry_of is not None:
+        _link(work, operation, wish.retry_of)
     if wish.decision is not None:
         kind = HistoryKind.FELL_BACK if wish.decision.is_fallback else HistoryKind.DECIDED
         work.note(operation, kind, f"{wish.decision.where}: {wish.decision.reason}")
     work.send(request, owner=instance)
     return operation
+
+
+def check_retryable(operation: OperationRecord) -> None:
+    """Check that an operation may be repeated.
+
+    Raises:
+        NotRetryableError: it has made a model, or has not ended.
+    """
+    if operation.state not in (State.FAILED, State.CANCELLED):
+        completed = operation.state is State.COMPLETED
+        raise NotRetryableError(
+            f"Operation {operation.operation_id} is {operation.state}: only what has failed or was cancelled "
+            "is repeated.",
+            fix="Start another training in place of it." if completed else "Wait for its end, or cancel it.",
+        )
 
 
 def submitted_as(connection: Connection, idempotency: Idempotency) -> OperationRecord | None:
@@ -152,3 +176,13 @@ def release(work: Work, instance: str) -> None:
 def forget_unsent(work: Work, instance: str) -> None:
     """Drop what an instance that is gone did not publish: its bus, and who listened there, are gone too."""
     work.connection.execute(delete(outbox).where(outbox.c.owner == instance, outbox.c.sent_at.is_(None)))
+
+
+def _link(work: Work, operation: OperationRecord, retry_of: str) -> None:
+    """Have both histories tell of each other."""
+    original = work.operation(retry_of)
+    if original is None:
+        raise OperationNotFoundError(f"There is no operation '{retry_of}'.")
+    check_retryable(original)
+    work.note(original, HistoryKind.RETRIED, f"repeated as {operation.operation_id}")
+    work.note(operation, HistoryKind.RETRIED, f"repeats {retry_of}, which {_ENDED[original.state]}")

@@ -40,6 +40,8 @@ class SubmitTraining:
     """Where it is to run, and why; None: with whom it is submitted to, and nowhere else."""
     idempotency: "Idempotency | None" = None
     """If given, an operation that was submitted under the same key is returned, not another made."""
+    retry_of: str | None = None
+    """The operation that failed or was cancelled, and that this repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,16 @@ class OperationRecord:
     """``{strategy}/{symbol}_{timeframe}_v{N}``, once it is completed."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Test metrics and baselines of the model."""
+    retry_of: str | None = None
+    """The operation that it repeats; it may have been forgotten since."""
 
 
 class HistoryKind(StrEnum):
     """What happened to an operation."""
 
     SUBMITTED = "submitted"
+    RETRIED = "retried"
+    """A client asked for it again, as another operation; or it is that one."""
     DECIDED = "decided"
     """Where it runs, and why."""
     FELL_BACK = "fell_back"

@@ -61,6 +61,7 @@ def operation_record(row: Row[Any]) -> OperationRecord:
         message=row.cancel_reason if row.message is None else row.message,
         progress=TrainingProgress.model_validate_json(progress) if progress else None,
         model=row.model_path,
+        retry_of=row.retry_of,
         metrics=json.loads(row.model_manifest)["metrics"] if row.model_manifest else {},
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ktrdr.backend.records import OperationRecord
-from ktrdr.training.execution_mode_selector import Decision
+from ktrdr.training.execution_mode_selector import Decision, Mode
 
 if TYPE_CHECKING:
     from ktrdr.market.time_range import Moment
@@ -38,6 +38,16 @@ class TrainingWish:
     """On hosts, only agents that serve it take the request."""
     require_gpu: bool = False
     """Only what has a GPU takes the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryWish:
+    """What differs when an operation is repeated; None: as it was."""
+
+    mode: Mode | None = None
+    require_gpu: bool | None = None
+    lane: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

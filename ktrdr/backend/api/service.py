@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.wishes import Accepted, TrainingWish
+from ktrdr.backend.wishes import Accepted, RetryWish, TrainingWish
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Mode
 
@@ -28,6 +28,11 @@ class Trainings(Protocol):
         self, wish: TrainingWish, *, mode: Mode | None, idempotency_key: str | None = None
     ) -> Accepted:
         """Accept a training; when this returns, nothing loses it any more."""
+
+    async def retry(
+        self, operation_id: str, wish: RetryWish, *, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Accept what an operation asked for that failed or was cancelled, once more."""
 
     async def default_mode(self) -> Mode:
         """Return the mode of trainings for which none is named."""

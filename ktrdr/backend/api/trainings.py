@@ -1,5 +1,6 @@
 """Trainings: started, and where they run by default."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,13 @@ from ktrdr.training.execution_mode_selector import Mode, Place
 
 _Item = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
 _Moment = Annotated[str, StringConstraints(max_length=40)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Asking again under the same key starts nothing new, and answers the same.",
+    ),
+]
 
 
 class StartTraining(BaseModel):
@@ -117,13 +125,7 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
         request: Request,
         response: Response,
         wish: StartTraining,
-        idempotency_key: Annotated[
-            str | None,
-            Header(
-                pattern=r"^[\x21-\x7e]{1,255}$",
-                description="Asking again under the same key starts nothing new, and answers the same.",
-            ),
-        ] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> TrainingAccepted:
         accepted = await trainings.submit(
             _wish(wish, service), mode=wish.execution_mode, idempotency_key=idempotency_key
@@ -131,7 +133,7 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
         operation_id = accepted.operation.operation_id
         request.state.subject = operation_id
         response.headers["Location"] = f"/api/v1/operations/{operation_id}"
-        return _accepted(accepted, wish)
+        return accepted_view(accepted, wish.timeframes or (accepted.operation.timeframe,))
 
     operator = [Depends(access.writing(Role.OPERATOR))]
     for path, title in (("", "Start a training"), ("/start", "The same, where former clients look for it")):
@@ -188,13 +190,14 @@ def _overrides(wish: StartTraining) -> dict[str, JsonValue]:
     return {**overrides, **wish.overrides}
 
 
-def _accepted(accepted: Accepted, wish: StartTraining) -> TrainingAccepted:
+def accepted_view(accepted: Accepted, timeframes: Sequence[str]) -> TrainingAccepted:
+    """Return how an accepted training is answered."""
     operation, decision = accepted.operation, accepted.decision
     return TrainingAccepted(
         task_id=operation.operation_id,
         message=f"Training {operation.strategy} on {operation.symbol}; {decision.reason}.",
         symbols=[operation.symbol],
-        timeframes=list(wish.timeframes or [operation.timeframe]),
+        timeframes=list(timeframes),
         strategy_name=operation.strategy,
         created=accepted.created,
         decision=DecisionView.model_validate(decision, from_attributes=True),

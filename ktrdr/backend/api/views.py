@@ -108,6 +108,7 @@ class OperationDetail(OperationSummary):
     """One operation as it is."""
 
     parent_operation_id: str | None = None
+    retry_of: str | None = Field(None, description="The operation that it repeats.")
     progress: ProgressView
     metadata: MetadataView
     decision: PlaceView | None = Field(
@@ -212,6 +213,7 @@ def _detail(record: OperationRecord, request: TrainingRequested | None) -> dict[
         "decision": PlaceView(mode=record.mode, where=record.place, reason=record.place_reason)
         if record.place is not None
         else None,
+        "retry_of": record.retry_of,
         "max_attempts": record.max_attempts,
         "seed": record.seed,
         "device": record.device,

@@ -1,0 +1,67 @@
+"""A training that is asked for once more, as it was recorded."""
+
+from dataclasses import dataclass, replace
+
+from ktrdr.backend.dispatching import LOCAL_LANE, check_retryable
+from ktrdr.backend.records import OperationRecord, SubmitTraining
+from ktrdr.backend.wishes import RetryWish, StrategyText, TrainingWish
+from ktrdr.blobs.store import BlobStore
+from ktrdr.errors import DataGoneError
+from ktrdr.events import TrainingRequested
+from ktrdr.training.execution_mode_selector import Decision, Mode, Place
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingAgain:
+    """What is to be submitted, once it is decided where it runs."""
+
+    submission: SubmitTraining
+    wish: TrainingWish
+    """As far as that depends on it."""
+    mode: Mode | None
+
+
+def training_again(
+    record: OperationRecord, request: TrainingRequested, wish: RetryWish, blobs: BlobStore
+) -> TrainingAgain:
+    """Return what an operation asked for, with what is wished to differ. Blocks.
+
+    Its bars are not taken away meanwhile: what a recorded operation names is not, and the submission fails if
+    this one is forgotten first.
+
+    Raises:
+        NotRetryableError: it has made a model, or has not ended.
+        DataGoneError: its bars are not in the blob store any more.
+        BlobError: the blob store does not answer.
+    """
+    check_retryable(record)
+    gone = [each for each in request.datasets if not blobs.exists(each.blob.sha256)]
+    if gone:
+        bars = ", ".join(f"{each.symbol} {each.timeframe}" for each in gone)
+        raise DataGoneError(
+            f"The bars of operation {record.operation_id} ({bars}) are not in the blob store any more.",
+            fix=f"Start a new training of {record.strategy} with seed {record.seed}, which reads them anew.",
+        )
+    require_gpu = request.require_gpu if wish.require_gpu is None else wish.require_gpu
+    lane = wish.lane or ("gpu" if wish.require_gpu and not request.require_gpu else request.lane)
+    seed = request.seed if wish.seed is None else wish.seed
+    return TrainingAgain(
+        SubmitTraining(
+            strategy=request.strategy,
+            symbol=record.symbol,
+            timeframe=record.timeframe,
+            datasets=request.datasets,
+            seed=seed,
+            lane=lane,
+            require_gpu=require_gpu,
+            retry_of=record.operation_id,
+        ),
+        TrainingWish(StrategyText(request.strategy.yaml), seed=seed, lane=lane, require_gpu=require_gpu),
+        wish.mode or record.mode,
+    )
+
+
+def decided(again: TrainingAgain, decision: Decision) -> SubmitTraining:
+    """Return what is submitted, given where it runs."""
+    lane = LOCAL_LANE if decision.where is Place.LOCAL else again.submission.lane
+    return replace(again.submission, decision=decision, lane=lane)
