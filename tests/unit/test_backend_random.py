@@ -27,7 +27,7 @@ from tests.unit.backend_cases import Line, Run, World, wish
 SEEDS = (
     range(int(os.environ["KTRDR_TEST_SEEDS"]))
     if "KTRDR_TEST_SEEDS" in os.environ
-    else [*range(10), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(10, 40))]
+    else [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 40))]
 )
 STEPS = 60
 CAUSES = [FailureCause.RUNNER_CRASHED, FailureCause.AGENT_RESTARTED, FailureCause.OUT_OF_MEMORY]
