@@ -1,20 +1,16 @@
 """What the page on the HTTP API shows, done, at a `ktrdr serve` that has no broker."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.command import Command
-from tests.e2e.installation import MOMENTUM, REPOSITORY, Installation
-
-PAGE = REPOSITORY / "docs" / "http-api.md"
+from tests.e2e.installation import MOMENTUM, Installation
+from tests.e2e.page import Page
 
 
 @pytest.fixture
@@ -34,23 +30,11 @@ def url_of(serve: Command) -> str:
 
 @pytest.mark.skipif(not all(map(shutil.which, ("curl", "jq", "bash"))), reason="needs curl, jq and bash")
 def test_the_example_prints_what_the_page_says(installation: Installation) -> None:
-    script = PAGE.read_text().partition("<!-- runs -->\n```bash\n")[2].partition("```\n<!-- /runs -->")[0]
-    lines = script.splitlines()
-    # What stands below a command is what it prints; what stands below an empty line is for the reader.
-    promised = [line for above, line in pairwise(lines) if above and line.startswith("# ")]
-    assert len(promised) == 9
+    page = Page("http-api.md")
     serve = installation.start("serve")
     token = installation.start("tokens", "create", "me", "--role", "operator").succeed().stdout.strip()
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=installation.root,
-        env={**os.environ, "URL": url_of(serve), "TOKEN": token, "no_proxy": "*"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.stdout.splitlines() == [line.removeprefix("# ") for line in promised], done.stderr
+    variables = {"URL": url_of(serve), "TOKEN": token}
+    assert page.run(installation.root, variables, within_s=100) == page.promised
     assert (installation.root / "report.html").read_text().startswith("<!doctype html>")
     assert token not in serve.stderr
     serve.send(signal.SIGTERM)
