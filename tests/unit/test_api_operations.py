@@ -272,7 +272,7 @@ async def test_what_is_no_id_of_an_event_is_refused(
 async def test_something_is_sent_while_nothing_happens(api: Api) -> None:
     operation_id = await api.submitted()
     closing = asyncio.Event()
-    answer = EventStream(Tellings(api.service), operation_id, 0, closing=closing, ping_s=0.01)
+    answer = EventStream(Tellings(api.service, closing), operation_id, 0, ping_s=0.01)
     pieces = []
     async with asyncio.timeout(PATIENCE_S):
         async for piece in answer.body_iterator:
@@ -287,7 +287,7 @@ async def test_a_watcher_that_never_reads_has_nothing_kept_for_it_but_the_newest
         operation_id = await api.submitted()
         run = await api.agent.take()
         await api.until(operation_id, State.RUNNING)
-        answer = EventStream(Tellings(api.service), operation_id, 0, closing=asyncio.Event())
+        answer = EventStream(Tellings(api.service, asyncio.Event()), operation_id, 0)
         pieces = answer.body_iterator
         while b"event: operation" not in bytes(await anext(pieces)):
             pass
@@ -317,10 +317,10 @@ async def test_many_watchers_of_one_operation_all_see_its_end(api: Api) -> None:
     async with api.at_work():
         operation_id = await api.submitted()
 
-        tellings = Tellings(api.service)
+        tellings = Tellings(api.service, asyncio.Event())
 
         async def follow() -> list[str]:
-            answer = EventStream(tellings, operation_id, 0, closing=asyncio.Event())
+            answer = EventStream(tellings, operation_id, 0)
             return history_of(parse(b"".join([bytes(p) async for p in answer.body_iterator]).decode()))
 
         watching = [asyncio.create_task(follow()) for _ in range(200)]

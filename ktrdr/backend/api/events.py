@@ -18,8 +18,8 @@ One that does not read at all is cut off by the server after 30 s.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import structlog
 from fastapi.responses import StreamingResponse
@@ -31,8 +31,8 @@ from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.views import detail, history_view
 from ktrdr.backend.listing import history_after
 from ktrdr.backend.records import OperationRecord
-from ktrdr.backend.store import OperationStore
 from ktrdr.errors import KtrdrError
+from ktrdr.logs.binding import context_of_no_operation
 
 END = "end"
 """The id of the last event."""
@@ -45,43 +45,76 @@ _log = structlog.get_logger()
 
 
 class Tellings:
-    """What there is to tell of the operations that are watched, read once for all their watchers."""
+    """What there is to tell of the operations that are watched: followed once for all their watchers.
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    Args:
+        service: where they are watched.
+        closing: when set, every watch ends; a client comes back then.
+    """
+
+    def __init__(self, service: Service, closing: asyncio.Event) -> None:
+        self._service = service
+        self._closing = closing
         self._told: dict[str, _Telling] = {}
 
-    @contextmanager
-    def of(self, operation_id: str) -> Iterator["_Telling"]:
-        """Yield that of one operation; it is kept as long as anybody has it."""
-        telling = self._told.setdefault(operation_id, _Telling(self.service.store, operation_id))
+    @asynccontextmanager
+    async def of(self, operation_id: str) -> AsyncIterator["_Telling"]:
+        """Yield that of one operation; it is followed as long as anybody has it."""
+        telling = self._told.get(operation_id)
+        if telling is None or telling.is_over:
+            telling = self._told[operation_id] = _Telling(self._service, operation_id, self._closing)
         telling.watchers += 1
         try:
             yield telling
         finally:
             telling.watchers -= 1
             if telling.watchers == 0:
-                del self._told[operation_id]
+                if self._told.get(operation_id) is telling:
+                    del self._told[operation_id]
+                await telling.stop()
 
 
 class _Telling:
-    def __init__(self, store: OperationStore, operation_id: str) -> None:
+    def __init__(self, service: Service, operation_id: str, closing: asyncio.Event) -> None:
         self.watchers = 0
-        self._store = store
+        self.record: OperationRecord | None = None
+        """The newest."""
+        self.is_over = False
+        """Whether nothing comes after it."""
+        self._service = service
         self._operation_id = operation_id
         self._reading = asyncio.Lock()
         self._revision = -1
         self._numbers: list[int] = []
         self._history: list[bytes] = []
-        self._record: OperationRecord | None = None
+        self._shown: OperationRecord | None = None
         self._state = b""
+        self._news = asyncio.Event()
+        context = context_of_no_operation()
+        self._following = asyncio.create_task(self._follow(), context=context)
+        self._closing = asyncio.create_task(self._close(closing), context=context)
+
+    async def stop(self) -> None:
+        """Follow it no more."""
+        for task in (self._following, self._closing):
+            task.cancel()
+        await asyncio.wait((self._following, self._closing))
+
+    async def newer_than(self, seen: OperationRecord | None, within_s: float) -> bool:
+        """Return whether there is another record than that one, or the end, after so long at most."""
+        if self.record is seen and not self.is_over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._news.wait()
+        return self.record is not seen or self.is_over
 
     async def history(self, revision: int, after: int) -> tuple[list[bytes], int]:
         """Return what has happened since an entry, and the number of the last, as of a revision or later."""
         async with self._reading:
             if revision > self._revision:
                 last = self._numbers[-1] if self._numbers else 0
-                for entry in await run_in_threadpool(history_after, self._store, self._operation_id, last):
+                store = self._service.store
+                for entry in await run_in_threadpool(history_after, store, self._operation_id, last):
                     self._numbers.append(entry.number)
                     self._history.append(sse_event("history", history_view(entry), str(entry.number)))
                 self._revision = revision
@@ -89,10 +122,34 @@ class _Telling:
         return self._history[first:], self._numbers[-1] if first < len(self._numbers) else after
 
     def state(self, record: OperationRecord) -> bytes:
-        """Return the operation as it is."""
-        if record is not self._record:
-            self._record, self._state = record, sse_event("operation", detail(record))
+        """Return a record as an event, which is made once for all who are told of it meanwhile."""
+        if record is not self._shown:
+            self._shown, self._state = record, sse_event("operation", detail(record))
         return self._state
+
+    async def _follow(self) -> None:
+        try:
+            async with aclosing(self._service.operations.watch(self._operation_id)) as records:
+                async for record in records:
+                    self.record = record
+                    self._tell()
+        except KtrdrError as error:
+            _log.warning("watch ended", operation_id=self._operation_id, reason=str(error))
+        finally:
+            self._end()
+
+    async def _close(self, closing: asyncio.Event) -> None:
+        await closing.wait()
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        # Those who wait are woken; those who come later wait for the next.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
 
 class EventStream(StreamingResponse):
@@ -102,77 +159,39 @@ class EventStream(StreamingResponse):
         tellings: where it is watched.
         operation_id: which one.
         after: the number of the last entry of its history that the client has.
-        closing: when set, the stream ends; a client comes back then.
         ping_s: how often something is sent while nothing happens, so that proxies do not take it for dead.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        tellings: Tellings,
-        operation_id: str,
-        after: int,
-        *,
-        closing: asyncio.Event,
-        ping_s: float = PING_S,
-    ) -> None:
+    def __init__(self, tellings: Tellings, operation_id: str, after: int, *, ping_s: float = PING_S) -> None:
         self._tellings = tellings
         self._operation_id = operation_id
         self._after = after
-        self._closing = closing
         self._ping_s = ping_s
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(self._content(), headers=headers)
 
     async def _content(self) -> AsyncIterator[bytes]:
         yield format_sse_event(data_str=None, retry=RETRY_MS)
-        revision = -1
-        with self._tellings.of(self._operation_id) as telling:
-            async with aclosing(self._changes()) as changes:
-                async for record in changes:
-                    if record is None:
-                        yield PING
-                        continue
-                    events: list[bytes] = []
-                    # Progress alone adds nothing to the history.
-                    if record.revision != revision:
-                        revision = record.revision
-                        events, self._after = await telling.history(revision, self._after)
-                    end = [END_EVENT] if record.state.terminal else []
-                    yield b"".join([*events, telling.state(record), *end])
-
-    async def _changes(self) -> AsyncGenerator[OperationRecord | None, None]:
-        """Yield the operation whenever it has changed, and None when it has not for a while."""
-        closing = asyncio.create_task(self._closing.wait())
-        coming: asyncio.Task[OperationRecord] | None = None
-        async with aclosing(self._tellings.service.operations.watch(self._operation_id)) as records:
-            try:
-                while True:
-                    coming = coming or asyncio.create_task(anext(records))
-                    await asyncio.wait(
-                        (coming, closing), timeout=self._ping_s, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    if closing.done():
-                        return
-                    if not coming.done():
-                        yield None
-                        continue
-                    try:
-                        record = coming.result()
-                    except StopAsyncIteration:
-                        return
-                    except KtrdrError as error:
-                        _log.warning("watch ended", operation_id=self._operation_id, reason=str(error))
-                        return
-                    coming = None
-                    yield record
-            finally:
-                closing.cancel()
-                if coming is not None:
-                    coming.cancel()
-                    # The generator must not be closed while it still runs.
-                    await asyncio.wait((coming,))
+        seen: OperationRecord | None = None
+        async with self._tellings.of(self._operation_id) as telling:
+            while True:
+                if not await telling.newer_than(seen, self._ping_s):
+                    yield PING
+                    continue
+                record = telling.record
+                if record is None or record is seen:
+                    return  # the watch has ended, and the operation has not
+                events: list[bytes] = []
+                # Progress alone adds nothing to the history.
+                if seen is None or record.revision != seen.revision:
+                    events, self._after = await telling.history(record.revision, self._after)
+                seen = record
+                end = [END_EVENT] if record.state.terminal else []
+                yield b"".join([*events, telling.state(record), *end])
+                if end:
+                    return
 
 
 def sse_event(name: str, data: BaseModel, event_id: str | None = None) -> bytes:

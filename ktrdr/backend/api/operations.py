@@ -87,7 +87,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
     """Return the routes; streams of events end when ``closing`` is set."""
     router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
     read, write = [Depends(access.reading())], [Depends(access.writing(Role.OPERATOR))]
-    store, tellings = service.store, Tellings(service)
+    store, tellings = service.store, Tellings(service, closing)
 
     @router.get("", dependencies=read, summary="List operations, newest first")
     def list_operations(
@@ -163,7 +163,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
         store.get(operation_id)
         if last_event_id == END:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return EventStream(tellings, operation_id, event_number(last_event_id), closing=closing)
+        return EventStream(tellings, operation_id, event_number(last_event_id))
 
     async def cancel(
         request: Request, operation_id: OperationId, wish: Annotated[Cancellation | None, Body()] = None
