@@ -64,6 +64,7 @@ class Progressed(Frame):
     batch: int
     batches: int
     metrics: dict[str, float]
+    earlier: tuple[tuple[int, dict[str, float]], ...]
     eta_s: float | None
 
     @classmethod
@@ -78,6 +79,7 @@ class Progressed(Frame):
             batch=progress.batch,
             batches=progress.batches,
             metrics=dict(progress.metrics),
+            earlier=tuple((epoch, dict(metrics)) for epoch, metrics in progress.earlier),
             eta_s=progress.eta_s,
         )
 
@@ -91,6 +93,7 @@ class Progressed(Frame):
             batch=self.batch,
             batches=self.batches,
             metrics=self.metrics,
+            earlier=self.earlier,
             eta_s=self.eta_s,
         )
 

@@ -1,6 +1,7 @@
 """From the runner's progress to events: the newest wins, and nothing waits for them."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -9,7 +10,7 @@ from host_agent.link import Link
 from host_agent.waiting import first_of
 from ktrdr.clock import Clock
 from ktrdr.errors import BusError, CodecError
-from ktrdr.events.training import TrainingProgress
+from ktrdr.events.training import MAX_EARLIER, EpochMetrics, TrainingProgress
 from ktrdr.training.progress import Progress, Stage
 
 _FLUSH_LIMIT_S = 0.25
@@ -17,8 +18,16 @@ _FLUSH_LIMIT_S = 0.25
 _log = structlog.get_logger()
 
 
+_MOST_UNTOLD = 10_000
+"""Epochs that are kept while nothing gets through; the newest."""
+
+
 class ProgressFeed:
-    """Publishes the progress of one attempt; while one event is under way, newer progress replaces older."""
+    """Publishes the progress of one attempt; while one event is under way, newer progress replaces older.
+
+    The metrics of an epoch are told once, with the next event that gets through: also after an hour without a
+    broker.
+    """
 
     def __init__(self, link: Link, claim: Claim, *, agent_id: str, clock: Clock) -> None:
         self._link = link
@@ -27,11 +36,19 @@ class ProgressFeed:
         self._clock = clock
         self._newest: Progress | None = None
         self._sequence = 0
+        self._newest_epoch = 0
+        self._untold: dict[int, Mapping[str, float]] = {}
         self._publishing: asyncio.Task[None] | None = None
 
     def put(self, progress: Progress) -> None:
         """Publish this soon, unless newer progress comes first."""
         self._newest = progress
+        for epoch, metrics in (*progress.earlier, (progress.epoch, progress.metrics)):
+            if epoch > self._newest_epoch:
+                self._newest_epoch = epoch
+                self._untold[epoch] = metrics
+        while len(self._untold) > _MOST_UNTOLD:
+            del self._untold[min(self._untold)]
         if self._publishing is None or self._publishing.done():
             name = f"progress {self._claim.claim_id}"
             self._publishing = asyncio.create_task(self._publish_all(), name=name)
@@ -46,14 +63,22 @@ class ProgressFeed:
         await asyncio.gather(self._publishing, return_exceptions=True)
 
     async def _publish_all(self) -> None:
-        while self._newest is not None:
-            newest, self._newest = self._newest, None
+        while (newest := self._newest) is not None:
+            self._newest = None
+            told = sorted(epoch for epoch in self._untold if epoch != newest.epoch)[:MAX_EARLIER]
             try:
-                await self._link.publish(self._event(newest))
-            except (BusError, CodecError, ValueError) as error:
+                await self._link.publish(self._event(newest, told))
+            except BusError as error:
                 _log.debug("progress not published", reason=str(error))
+                continue  # they are told with the next
+            except (CodecError, ValueError) as error:
+                _log.debug("progress cannot be published", reason=str(error))
+            for epoch in (*told, newest.epoch):
+                self._untold.pop(epoch, None)
+            if self._untold and self._newest is None:
+                self._newest = newest  # there is more to tell than fits into one event
 
-    def _event(self, progress: Progress) -> TrainingProgress:
+    def _event(self, progress: Progress, told: Sequence[int]) -> TrainingProgress:
         self._sequence += 1
         return TrainingProgress(
             operation_id=self._claim.operation_id,
@@ -69,6 +94,7 @@ class ProgressFeed:
             batch=progress.batch,
             batches=progress.batches,
             metrics=dict(progress.metrics),
+            earlier=tuple(EpochMetrics(epoch=epoch, metrics=dict(self._untold[epoch])) for epoch in told),
             fraction=progress.fraction,
             eta_s=progress.eta_s,
         )

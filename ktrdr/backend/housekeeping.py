@@ -18,6 +18,7 @@ from ktrdr.backend.tables import (
     inbox,
     instances,
     models,
+    operation_epochs,
     operation_history,
     operation_log,
     operation_progress,
@@ -104,6 +105,16 @@ def chores(store: OperationStore, retention: Retention) -> Iterator[Chore]:
             .where(operations.c.finished_at < limit),
             partial(_delete_by, operation_log.c.id),
         )
+    yield Chore(
+        "curves",
+        "of operations whose model has its own",
+        select(operation_epochs.c.operation_id)
+        .distinct()
+        .join(models, models.c.operation_id == operation_epochs.c.operation_id)
+        .where(models.c.created_at < now - _KEEP_MAIL),
+        partial(_delete_by, operation_epochs.c.operation_id),
+        at_once=_OPERATIONS_AT_ONCE,
+    )
     yield from _of_mail(now - _KEEP_MAIL)
     if limit := limit_of(now, retention.audit):
         yield Chore(
@@ -206,6 +217,7 @@ def _forget_operations(connection: Connection, ids: Sequence[Any]) -> None:
     for column in (
         operation_history.c.operation_id,
         operation_progress.c.operation_id,
+        operation_epochs.c.operation_id,
         operation_log.c.operation_id,
         attempts.c.operation_id,
         operations.c.id,

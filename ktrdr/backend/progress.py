@@ -1,4 +1,9 @@
-"""How far each running attempt is: to watchers at once, to the database now and then."""
+"""How far each running attempt is: to watchers at once, to the database now and then.
+
+The curve is kept by epoch, in the same transactions. A backend that is killed loses what it heard in the last
+`WRITE_INTERVAL_S`; what agents say while none runs is kept for it up to a limit, if at all. So a curve may
+have a hole until the model is there, which has all of it.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +11,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import insert, or_, select, update
 
+from ktrdr.backend.curves import Curve, write_curve
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import operation_progress
 from ktrdr.backend.waiting import Offload
@@ -43,6 +49,7 @@ class ProgressRecorder:
         self._on_progress = on_progress
         self._newest: dict[str, tuple[int, int]] = {}
         self._unwritten: dict[str, TrainingProgress] = {}
+        self._curves: dict[str, Curve] = {}
         self._wake = asyncio.Event()
 
     def record(self, progress: TrainingProgress) -> None:
@@ -53,6 +60,10 @@ class ProgressRecorder:
             return
         self._newest[progress.operation_id] = (progress.attempt, progress.sequence)
         self._unwritten[progress.operation_id] = progress
+        curve = self._curves.get(progress.operation_id)
+        if curve is None or curve.attempt != progress.attempt:
+            curve = self._curves[progress.operation_id] = Curve(progress.operation_id, progress.attempt)
+        curve.add(progress)
         self._wake.set()
         self._on_progress(progress)
 
@@ -71,10 +82,18 @@ class ProgressRecorder:
         """Write what is new now."""
         self._wake.clear()
         batch, self._unwritten = self._unwritten, {}
+        curves, self._curves = self._curves, {}
         if not batch:
             return
+
+        def write(work: Work) -> None:
+            _write(work, list(batch.values()))
+            # In one order, so that two backends do not wait for each other.
+            for _, curve in sorted(curves.items()):
+                write_curve(work, curve)
+
         try:
-            await self._offload(lambda: self._store.change(lambda work: _write(work, list(batch.values()))))
+            await self._offload(lambda: self._store.change(write))
         except (DatabaseUnavailableError, StorageFullError) as error:
             # Not worth a retry of its own: the next progress says more.
             _log.warning("progress not written", error=str(error))
@@ -86,7 +105,7 @@ def _write(work: Work, batch: list[TrainingProgress]) -> None:
         values = {
             "attempt": progress.attempt,
             "sequence": progress.sequence,
-            "event": progress.model_dump_json(),
+            "event": progress.model_copy(update={"earlier": ()}).model_dump_json(),
             "at": work.now,
         }
         mine = table.c.operation_id == progress.operation_id

@@ -149,6 +149,17 @@ operation_progress = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
+# The curve of what has no model yet, or never will: a model has its own.
+operation_epochs = Table(
+    "operation_epochs",
+    metadata,
+    Column("operation_id", _ID, ForeignKey("operations.id"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    # Name → value, as JSON.
+    Column("metrics", Text, nullable=False),
+)
+
 # The end of what its agents have logged about each operation.
 operation_log = Table(
     "operation_log",

@@ -26,6 +26,10 @@ from ktrdr.events.texts import Line, Metrics, Overrides, Text, TextTail
 
 PROTOCOL_VERSION = 1
 MAX_LINES = 200
+MAX_EARLIER = 200
+"""Epochs of one event."""
+MAX_METRICS = 32
+"""Of one epoch."""
 MAX_LOGGED_CHARACTERS = 128 * 1024
 """Of the lines of one event."""
 
@@ -79,6 +83,13 @@ class TrainingAccepted(ClaimEvent):
         return f"attempt {self.attempt} accepted by {self.agent_id}/slot-{self.slot} on {self.device}"
 
 
+class EpochMetrics(Part):
+    """What came of one complete epoch."""
+
+    epoch: Ordinal
+    metrics: Annotated[Metrics, Field(max_length=MAX_METRICS)]
+
+
 class TrainingProgress(ClaimEvent):
     """Where a running attempt is; newest wins."""
 
@@ -97,6 +108,8 @@ class TrainingProgress(ClaimEvent):
     batches: Count = 0
     metrics: Metrics = Field(default_factory=dict)
     """Of the last complete epoch: ``train_loss``, ``val_loss``, ``val_accuracy``, …"""
+    earlier: Annotated[tuple[EpochMetrics, ...], Field(max_length=MAX_EARLIER)] = ()
+    """Epochs before that one, of which no event has told yet."""
     fraction: Annotated[float, Field(ge=0, le=1)]
     eta_s: Seconds | None = None
 

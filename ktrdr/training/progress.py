@@ -35,6 +35,9 @@ class Progress:
     batches: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the last complete epoch: ``train_loss``, ``val_loss``, ``val_accuracy``, ``learning_rate``."""
+    earlier: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """Epochs before that one and their metrics, of the last two seconds: whoever skips some reports has every
+    epoch all the same."""
     eta_s: float | None = None
     """Seconds to the end of training, by the epochs so far; None before the first is complete."""
 

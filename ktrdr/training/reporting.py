@@ -1,5 +1,6 @@
 """Where a training is: progress to its observer, numbered steps to the log, timings for the manifest."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -25,6 +26,9 @@ _SHARES = {
 """Of the whole training, so that a progress bar moves evenly."""
 
 _WITHIN_EPOCH_S = 0.1
+_TOLD_AGAIN_S = 2.0
+_TOLD_AGAIN = 64
+"""Epochs at most: more than are made between two reports that get through, 50 ms apart."""
 
 _log = structlog.get_logger()
 
@@ -56,6 +60,8 @@ class Reporter:
         self._epochs = 0
         self._batches = 0
         self._metrics: dict[str, float] = {}
+        # When each epoch was complete, and its metrics; the newest is the last.
+        self._recent: deque[tuple[float, int, dict[str, float]]] = deque(maxlen=_TOLD_AGAIN + 1)
         self._training_since = 0.0
         self._reported_at = 0.0
 
@@ -100,6 +106,7 @@ class Reporter:
         self._epoch = record.epoch
         metrics = record.model_dump(exclude={"epoch"}, exclude_none=True)
         self._metrics = {name: float(value) for name, value in metrics.items()}
+        self._recent.append((self._clock.monotonic(), self._epoch, self._metrics))
         self._report_training(0)
         _log.debug("epoch done", epoch=self._epoch, epochs=self._epochs, **self._metrics)
         self.check()
@@ -127,6 +134,13 @@ class Reporter:
                 batch=batch,
                 batches=self._batches,
                 metrics=self._metrics,
+                earlier=self._earlier(),
                 eta_s=eta_s,
             )
+        )
+
+    def _earlier(self) -> tuple[tuple[int, dict[str, float]], ...]:
+        since = self._reported_at - _TOLD_AGAIN_S
+        return tuple(
+            (epoch, metrics) for at, epoch, metrics in self._recent if at >= since and epoch != self._epoch
         )

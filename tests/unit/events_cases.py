@@ -28,6 +28,7 @@ from ktrdr.events import (
     TrainingProgress,
     TrainingRequested,
 )
+from ktrdr.events.training import EpochMetrics
 
 SHA = "0123456789abcdef" * 4
 BLOB = BlobRef(uri=f"blob:{SHA}", sha256=SHA, size=204_800, codec=Codec.ZSTD)
@@ -92,6 +93,7 @@ EXAMPLES: tuple[Event, ...] = (
         epoch=37,
         epochs=100,
         metrics={"train_loss": 0.8, "val_loss": 0.812, "val_accuracy": 0.5},
+        earlier=(EpochMetrics(epoch=36, metrics={"train_loss": 0.81, "val_loss": 0.82}),),
         fraction=0.41,
         eta_s=12.5,
     ),

@@ -157,7 +157,7 @@ async def test_an_operation_that_ended_long_ago_without_a_model_leaves_no_row_in
     world: World,
 ) -> None:
     run = await world.running()
-    await world.agent.progress(run, 1)
+    await world.agent.progress(run, 1, epoch=1, epochs=5, metrics={"val_loss": 1.0})
     await world.pass_time()
     await world.agent.fail(run, FailureCause.STRATEGY_ERROR)
     await world.pass_time()

@@ -12,6 +12,7 @@ from ktrdr.backend.api.operations import OperationId
 from ktrdr.backend.api.problems import Problem
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.views import STATUS, Status
+from ktrdr.backend.curves import EpochPoint, read_curve
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.models.bundle import METADATA_FILE
 from ktrdr.models.directory import ModelDirectory
@@ -44,7 +45,8 @@ class EpochMetrics(BaseModel):
     """The epochs of a training."""
 
     epochs: list[dict[str, float | int | None]] = Field(
-        description="All of a completed training; of one that is not, the newest that is known."
+        description="Every epoch so far, in order; one that was told of while nobody listened may be missing "
+        "until the training is completed."
     )
     best_epoch: int | None
     best_val_loss: float | None
@@ -88,7 +90,11 @@ def results_router(service: Service, access: Access) -> APIRouter:
     def metrics(operation_id: OperationId) -> MetricsAnswer:
         record = store.get(operation_id)
         model = store.models.of_operation(operation_id)
-        found = _of_model(read_metadata(models_dir, model)) if model is not None else _of_progress(record)
+        found = (
+            _of_model(read_metadata(models_dir, model))
+            if model is not None
+            else _of_curve(record, read_curve(store, operation_id))
+        )
         return MetricsAnswer(data=MetricsOfOperation(operation_id=operation_id, metrics=found))
 
     return router
@@ -168,15 +174,17 @@ def _planned(metadata: ModelMetadata) -> int:
     return epochs if isinstance(epochs, int) else len(metadata.history)
 
 
-def _of_progress(record: OperationRecord) -> EpochMetrics:
+def _of_curve(record: OperationRecord, curve: list[EpochPoint]) -> EpochMetrics:
+    """Return what is known before there is a model, or if there is none."""
     progress = record.progress
+    losses = {point.epoch: point.metrics["val_loss"] for point in curve if "val_loss" in point.metrics}
+    best = min(losses, key=lambda epoch: (losses[epoch], epoch), default=None)
+    newest = curve[-1].epoch if curve else 0
     return EpochMetrics(
-        epochs=[{"epoch": progress.epoch, **progress.metrics}]
-        if progress is not None and progress.metrics
-        else [],
-        best_epoch=None,
-        best_val_loss=None,
-        epochs_since_improvement=None,
+        epochs=[{"epoch": point.epoch, **point.metrics} for point in curve],
+        best_epoch=best,
+        best_val_loss=losses[best] if best is not None else None,
+        epochs_since_improvement=newest - best if best is not None else None,
         total_epochs_planned=progress.epochs if progress is not None else 0,
-        total_epochs_completed=progress.epoch if progress is not None else 0,
+        total_epochs_completed=newest,
     )
