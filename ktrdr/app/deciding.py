@@ -11,6 +11,7 @@ from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import AgentRecord, AgentStatus, Load
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import TrainingWish
+from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Here, Host, Hosts, Mode, Wanted, choose
 
@@ -67,15 +68,35 @@ def set_default_mode(store: OperationStore, mode: Mode) -> None:
     store.change(partial(set_value, name=DEFAULT_MODE, value=mode.value))
 
 
-def decide_for_command(settings: Settings, wish: TrainingWish, mode: Mode | None) -> Decision:
+def waits_in_lane(wish: TrainingWish, mode: Mode | None) -> bool:
+    """Return whether nothing is to be decided, as a lane was named: it waits there, and never runs elsewhere.
+
+    Raises:
+        SettingsError: a mode is named too, and it is not ``host``.
+    """
+    if wish.names_lane and mode not in (None, Mode.HOST):
+        raise SettingsError(
+            f"A lane chooses among host agents, and mode {mode} was asked for.",
+            fix="Name no lane, or mode host.",
+        )
+    return wish.names_lane
+
+
+def decide_for_command(settings: Settings, wish: TrainingWish, mode: Mode | None) -> Decision | None:
     """Decide where a command's training runs: in its own process, or on hosts by way of ``ktrdr serve``.
 
     It blocks.
 
+    Returns:
+        The decision; None: it waits in the lane that was named.
+
     Raises:
+        SettingsError: a lane was named, and a mode other than ``host``.
         NowhereToTrainError: it requires a GPU, and there is none where it may run.
         DatabaseUnavailableError: the database cannot be used.
     """
+    if waits_in_lane(wish, mode):
+        return None
     here = Here(slots=settings.slots, gpu=local_gpu(settings.device) if wish.require_gpu else None)
     nobody = Hosts(unreachable="no `ktrdr serve` runs on this database, which speaks with host agents")
     # Before the first training there is no database; to make one takes a while, and is made for others.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ktrdr.backend.dispatching import LOCAL_LANE, check_retryable
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.wishes import RetryWish, StrategyText, TrainingWish
 from ktrdr.blobs.store import BlobStore
@@ -45,6 +46,7 @@ def training_again(
     require_gpu = request.require_gpu if wish.require_gpu is None else wish.require_gpu
     lane = wish.lane or ("gpu" if wish.require_gpu and not request.require_gpu else request.lane)
     seed = request.seed if wish.seed is None else wish.seed
+    waited_in_lane = record.owner == BROKER_INSTANCE and record.place is None
     return TrainingAgain(
         SubmitTraining(
             strategy=request.strategy,
@@ -56,12 +58,20 @@ def training_again(
             require_gpu=require_gpu,
             retry_of=record.operation_id,
         ),
-        TrainingWish(StrategyText(request.strategy.yaml), seed=seed, lane=lane, require_gpu=require_gpu),
-        wish.mode or record.mode,
+        TrainingWish(
+            StrategyText(request.strategy.yaml),
+            seed=seed,
+            lane=lane,
+            require_gpu=require_gpu,
+            names_lane=wish.lane is not None or (waited_in_lane and wish.mode is None),
+        ),
+        # A lane that is named now counts for more than the mode of then.
+        wish.mode or (record.mode if wish.lane is None else None),
     )
 
 
-def decided(again: TrainingAgain, decision: Decision) -> SubmitTraining:
-    """Return what is submitted, given where it runs."""
-    lane = LOCAL_LANE if decision.where is Place.LOCAL else again.submission.lane
+def decided(again: TrainingAgain, decision: Decision | None) -> SubmitTraining:
+    """Return what is submitted, given where it runs; None: in its lane, and nowhere else."""
+    is_local = decision is not None and decision.where is Place.LOCAL
+    lane = LOCAL_LANE if is_local else again.submission.lane
     return replace(again.submission, decision=decision, lane=lane)

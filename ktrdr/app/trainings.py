@@ -8,14 +8,15 @@ from dataclasses import astuple, replace
 
 import structlog
 
-from ktrdr.app.deciding import decide, default_mode, set_default_mode
+from ktrdr.app.deciding import decide, default_mode, set_default_mode, waits_in_lane
 from ktrdr.app.embedded import submission_of
 from ktrdr.app.preparing import Preparing
 from ktrdr.app.retrying import decided, training_again
 from ktrdr.backend.dispatching import submitted_as
-from ktrdr.backend.records import Idempotency, OperationRecord, SubmitTraining
+from ktrdr.backend.records import Idempotency, OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.wishes import Accepted, RetryWish, TrainingWish
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
@@ -23,6 +24,9 @@ from ktrdr.errors import OperationNotFoundError
 from ktrdr.ids import IdFactory
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
+
+_IN_ITS_LANE = Decision(Mode.HOST, Place.HOST, "a lane was named, in which it waits for an agent")
+"""Is told to who asks, and not recorded: nothing was decided that could be decided otherwise later."""
 
 _log = structlog.get_logger()
 
@@ -55,6 +59,7 @@ class Trainings:
         self._store = store
         self._blobs = blobs
         self._preparing = Preparing(settings, blobs, clock or SystemClock())
+        self._submitter = Submitter(settings, store, ids=ids)
         self._local = local
         self._hosts = hosts
         self._ids = ids
@@ -76,6 +81,7 @@ class Trainings:
             StrategyError: the strategy is wrong.
             DataError: its bars are missing or wrong.
             NowhereToTrainError: it requires a GPU, and there is none where it may run.
+            SettingsError: a lane was named, and a mode other than ``host``.
             IdempotencyError: another request has that key.
             BlobError: the bars cannot be stored.
             DatabaseUnavailableError: the database cannot be written; nothing was accepted.
@@ -106,6 +112,7 @@ class Trainings:
             NotRetryableError: it has made a model, or has not ended.
             DataGoneError: its bars are not in the blob store any more.
             NowhereToTrainError: it requires a GPU, and there is none where it may run.
+            SettingsError: a lane was named, and a mode other than ``host``.
             IdempotencyError: another request has that key.
             BlobError: the blob store does not answer.
             DatabaseUnavailableError: the database cannot be written; nothing was accepted.
@@ -131,10 +138,8 @@ class Trainings:
                 return _repeated(known)
         # A client that asks twice wants two, unless it says otherwise by a key.
         prepared = replace(await asyncio.to_thread(prepare), fingerprint=None, idempotency=idempotency)
-        decision = prepared.decision
-        assert decision is not None
-        carrier = self._local if decision.where is Place.LOCAL or self._hosts is None else self._hosts
-        submission = await carrier.submit(prepared)
+        decision = prepared.decision or _IN_ITS_LANE
+        submission = await self._submit(prepared, decision.where)
         if submission.repeated:
             return _repeated(submission.operation)
         log = _log.warning if decision.is_fallback else _log.info
@@ -160,7 +165,17 @@ class Trainings:
         await asyncio.to_thread(set_default_mode, self._store, mode)
         _log.info("default mode set", mode=mode.value)
 
-    def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision:
+    async def _submit(self, prepared: SubmitTraining, where: Place) -> Submission:
+        if where is Place.LOCAL:
+            return await self._local.submit(prepared)
+        if self._hosts is not None:
+            return await self._hosts.submit(prepared)
+        # It waits until a backend is there that has a broker.
+        return await asyncio.to_thread(self._submitter.submit, prepared)
+
+    def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision | None:
+        if waits_in_lane(wish, mode):
+            return None
         unreachable = None
         if self._hosts is None:
             unreachable = "no broker is named, over which hosts are reached"
@@ -181,9 +196,9 @@ class Trainings:
 
 
 def _repeated(operation: OperationRecord) -> Accepted:
-    assert operation.mode is not None
-    assert operation.place is not None
-    decision = Decision(operation.mode, operation.place, operation.place_reason or "")
+    decision = _IN_ITS_LANE
+    if operation.mode is not None and operation.place is not None:
+        decision = Decision(operation.mode, operation.place, operation.place_reason or "")
     return Accepted(operation, decision, created=False)
 
 

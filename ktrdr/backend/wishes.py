@@ -38,6 +38,8 @@ class TrainingWish:
     """On hosts, only agents that serve it take the request."""
     require_gpu: bool = False
     """Only what has a GPU takes the request."""
+    names_lane: bool = False
+    """Whether the lane was chosen: it waits there for a host agent, and never runs elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,9 @@ def train(
     """
     with reporting_errors(as_json=as_json):
         settings = settings_for(context, data_dir=data)
+        from ktrdr.app.deciding import decide_for_command
         from ktrdr.backend.wishes import TrainingWish
+        from ktrdr.cli.config import parse_mode
         from ktrdr.training.execution_mode_selector import Place
 
         wish = TrainingWish(
@@ -93,31 +95,15 @@ def train(
             seed=seed,
             lane=lane or ("gpu" if require_gpu else "any"),
             require_gpu=require_gpu,
+            names_lane=lane is not None,
         )
-        decision = _decide(wish, settings, mode, names_lane=lane is not None)
+        decision = decide_for_command(settings, wish, parse_mode(mode) if mode is not None else None)
         if decision is not None and decision.where is Place.LOCAL:
             (_train_detached if detach else _train_here)(wish, settings, decision, as_json=as_json)
         else:
             (_train_on_hosts_detached if detach else _train_on_hosts)(
                 wish, settings, decision, as_json=as_json
             )
-
-
-def _decide(
-    wish: "TrainingWish", settings: "Settings", mode: str | None, *, names_lane: bool
-) -> "Decision | None":
-    """Return where it runs; None if the user has decided so by naming a lane: it waits there."""
-    from ktrdr.app.deciding import decide_for_command
-    from ktrdr.cli.config import parse_mode
-    from ktrdr.errors import SettingsError
-    from ktrdr.training.execution_mode_selector import Mode
-
-    wanted = parse_mode(mode) if mode is not None else None
-    if not names_lane:
-        return decide_for_command(settings, wish, wanted)
-    if wanted not in (None, Mode.HOST):
-        raise SettingsError("--lane chooses among host agents.", fix="Leave it out, or use --mode host.")
-    return None
 
 
 def _train_here(wish: "TrainingWish", settings: "Settings", decision: "Decision", *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ktrdr.backend.audit import audit_entries
 from ktrdr.backend.housekeeping import tidy
+from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
@@ -68,13 +69,24 @@ async def test_what_failed_is_repeated_as_it_was_recorded(api: Api, client: http
     assert before["history"][-1]["message"] == f"repeated as {again}"
 
 
-async def test_mode_lane_gpu_and_seed_may_differ(api: Api, client: httpx.AsyncClient) -> None:
-    first = await cancelled(api, lane="slow")
-    answer = await retry(client, first, execution_mode="local", seed=12, lane="quick")
+async def test_mode_gpu_and_seed_may_differ(api: Api, client: httpx.AsyncClient) -> None:
+    first = await cancelled(api)
+    answer = await retry(client, first, execution_mode="local", seed=12)
     made = answer.json()
     assert (made["operation"]["seed"], made["decision"]["mode"]) == (12, "local")
     refused = await retry(client, first, require_gpu=True)
     assert codes(refused) == (409, "nowhere-to-train")
+
+
+async def test_a_lane_that_is_named_is_waited_in(api: Api, client: httpx.AsyncClient) -> None:
+    first = await cancelled(api)
+    once = (await retry(client, first, lane="quick")).json()
+    assert (once["decision"]["where"], once["operation"]["decision"]) == ("host", None)
+    api.store.cancel(once["task_id"], "enough")
+    again = (await retry(client, once["task_id"])).json()["task_id"]
+    assert request_of(api, again).lane == "quick"
+    assert (api.store.get(again).owner, api.store.get(again).place) == (BROKER_INSTANCE, None)
+    assert codes(await retry(client, first, lane="quick", execution_mode="auto")) == (400, "invalid-request")
 
 
 @pytest.mark.parametrize("state", ["pending", "completed"])

@@ -14,7 +14,7 @@ from ktrdr.backend.instances import BROKER_INSTANCE
 from ktrdr.backend.states import State
 from ktrdr.backend.wishes import StrategyText, TrainingWish
 from ktrdr.drill.market import write_bars, write_strategy
-from ktrdr.errors import IdempotencyError, NowhereToTrainError, StrategyError
+from ktrdr.errors import IdempotencyError, NowhereToTrainError, SettingsError, StrategyError
 from ktrdr.ids import RandomIds
 from ktrdr.training.execution_mode_selector import Mode, Place
 from tests.unit.refuge_cases import Both, both_backends
@@ -125,6 +125,34 @@ async def test_a_strategy_may_be_sent_along(both: Both) -> None:
     assert accepted.operation.strategy == "drill"
     with pytest.raises(StrategyError, match=r"^request:"):
         await _trainings(both).submit(TrainingWish(StrategyText("a: 1", "request")), mode=Mode.LOCAL)
+
+
+async def test_what_names_a_lane_waits_in_it_and_never_falls_back(both: Both) -> None:
+    wish = replace(WISH, lane="fast", names_lane=True)
+    trainings = _trainings(both)
+    await trainings.set_default_mode(Mode.LOCAL)
+    accepted = await trainings.submit(wish, mode=None, idempotency_key="k-1")
+    await both.world.pass_time(3 * both.world.settings.accept_deadline_s)
+    record = both.get(accepted.operation.operation_id)
+    assert (record.owner, record.place, record.state.terminal) == (BROKER_INSTANCE, None, False)
+    assert both.beside.waiting == 0
+    assert both.fell_back(record.operation_id) == []
+    again = await trainings.submit(wish, mode=None, idempotency_key="k-1")
+    assert (again.created, again.decision) == (False, accepted.decision)
+
+
+async def test_what_names_a_lane_waits_also_where_no_broker_is_named(both: Both) -> None:
+    wish = replace(WISH, lane="fast", names_lane=True)
+    accepted = await _trainings(both, with_hosts=False).submit(wish, mode=Mode.HOST)
+    assert (accepted.operation.owner, accepted.operation.place) == (BROKER_INSTANCE, None)
+
+
+async def test_a_lane_and_a_mode_that_is_not_host_are_refused(both: Both) -> None:
+    wish = replace(WISH, lane="fast", names_lane=True)
+    for mode in (Mode.LOCAL, Mode.AUTO):
+        with pytest.raises(SettingsError, match=f"mode {mode} was asked for"):
+            await _trainings(both).submit(wish, mode=mode)
+    assert both.world.store.list_operations() == []
 
 
 # --- the default

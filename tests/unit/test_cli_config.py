@@ -43,7 +43,7 @@ def test_the_default_mode_tells_who_says_so(tmp_path: Path, monkeypatch: pytest.
         (("config", "set", "colour", "red"), "Name default_mode."),
         (("config", "get", "colour"), "Name default_mode."),
         (("train", "any", "--mode", "cloud"), "Choose one of: auto, local, host."),
-        (("train", "any", "--mode", "local", "--lane", "gpu"), "use --mode host."),
+        (("train", "any", "--mode", "local", "--lane", "gpu"), "Name no lane, or mode host."),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_there_is(arguments: tuple[str, ...], fix: str) -> None:

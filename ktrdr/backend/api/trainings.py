@@ -69,7 +69,8 @@ class StartTraining(BaseModel):
     lane: str | None = Field(
         None,
         pattern=NAME,
-        description="Which host agents take it; default: `gpu` if it requires one, else `any`.",
+        description="Only host agents that serve it take it, and it waits for one; it never runs elsewhere. "
+        "Default: `gpu` if it requires one, else `any`, and it may run elsewhere as its mode says.",
     )
     seed: int | None = Field(None, ge=0, lt=2**63, description="Same seed, same weights; default: random.")
     task_id: str | None = Field(
@@ -172,6 +173,7 @@ def _wish(wish: StartTraining, service: Service) -> TrainingWish:
         seed=wish.seed,
         lane=wish.lane or ("gpu" if wish.require_gpu else "any"),
         require_gpu=wish.require_gpu,
+        names_lane=wish.lane is not None,
     )
 
 
