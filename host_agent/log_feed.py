@@ -123,6 +123,10 @@ class LogFeed:
                         lines=entries,
                     )
                 )
+            except asyncio.CancelledError:
+                # The agent stops, and says the rest all at once; what comes twice is known by its numbers.
+                log.put_back(entries)
+                raise
             except _PASSING as error:
                 _log.debug("log not published", reason=str(error))  # The link complains of that.
                 log.put_back(entries)

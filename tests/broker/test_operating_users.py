@@ -18,6 +18,8 @@ from aiormq.exceptions import (
 )
 from typer.testing import CliRunner
 
+from ktrdr.bus.publisher import EventPublisher
+from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
     BACKEND_RETURNED,
@@ -38,7 +40,11 @@ from ktrdr.bus.topology import (
     progress_queue,
 )
 from ktrdr.cli.main import app
+from ktrdr.clock import SystemClock
+from ktrdr.errors import AccessRefusedError
+from ktrdr.ids import RandomIds
 from tests.broker.node import PrivateNode
+from tests.unit.events_cases import example
 
 pytestmark = pytest.mark.broker
 
@@ -357,3 +363,27 @@ async def test_nobody_gets_in_with_a_wrong_password(users: Users) -> None:
         for wrong in ("", user, "x"):
             with pytest.raises((AMQPError, ConnectionError)):
                 await aio_pika.connect(users.node.amqp_url(user=user, password=wrong, vhost=users.vhost))
+
+
+async def test_a_broker_that_was_set_up_before_there_were_logs_refuses_them_alone(users: Users) -> None:
+    former, password = "agent-of-before", secrets.token_hex(8)
+    management = users.node.management
+    management.add_user(former, password)
+    said = {"write": r"^ktrdr\.(events|presence)$", "configure": "^$", "read": "^$"}
+    management.set_permissions(former, vhost=users.vhost, **said)
+    bus = RabbitMQBus(users.node.amqp_url(user=former, password=password, vhost=users.vhost), name="before")
+    publisher = EventPublisher(bus, sender="a@b", ids=RandomIds(), clock=SystemClock(), timeout_s=LIMIT_S)
+
+    async def log() -> None:
+        with pytest.raises(AccessRefusedError):
+            await publisher.publish(example("ktrdr.training.logged"))
+
+    async def progress() -> None:
+        await publisher.publish(example("ktrdr.training.progress"))
+
+    try:
+        for _ in range(3):
+            await asyncio.gather(progress(), log(), progress(), log(), progress())
+    finally:
+        await bus.close()
+        management.delete_user(former)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from ktrdr.errors import AccessRefusedError, BusUnavailableError
 from ktrdr.events import (
     FailureCause,
     LogEntry,
+    Message,
     ModelReady,
     TrainingFailed,
     TrainingLogged,
@@ -233,3 +235,32 @@ async def test_the_logs_of_many_attempts_fill_no_memory_while_they_cannot_be_pub
     assert sum(len(each) for each in feed._logs.values()) == len(feed._logs) == 100
     assert feed.listener("c999") is not None
     assert feed.listener("c0") is None
+
+
+async def test_what_is_being_published_when_the_agent_stops_is_not_lost(
+    around: World, reader: Reader
+) -> None:
+    bus = _SlowOnce(MemoryBus(around.broker))
+    publisher = EventPublisher(bus, sender="a@b", ids=RandomIds(), clock=SystemClock(), timeout_s=60)
+    feed = LogFeed(publisher, agent_id="a", clock=SystemClock())
+    feed.begin(Claim(operation_id="op-1", attempt=1, claim_id="c")).relay(LogLine(level="info", event="line"))
+    running = asyncio.create_task(feed.run())
+    await bus.begun.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await feed.flush()
+    await reader.until("line")
+
+
+class _SlowOnce(UnreliableBus):
+    """A bus on which the first publish never ends."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        super().__init__(bus)
+        self.begun = asyncio.Event()
+
+    async def publish(self, message: Message, **where: Any) -> None:
+        if not self.begun.is_set():
+            self.begun.set()
+            await asyncio.Event().wait()
+        await super().publish(message, **where)
