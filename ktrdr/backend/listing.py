@@ -1,6 +1,7 @@
 """Pages of operations, for those who list many: each page costs the same, however many there are."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ from ktrdr.backend.tables import attempts, operation_history, operations
 
 COUNTED_AT_MOST = 10_000
 """Counting all of a million rows would take longer than everything else of a request."""
+_MANY_FOR_S = 10.0
+"""So long what was too much to count is taken to be so still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,31 @@ def list_page(
         return [operation_record(row) for row in connection.execute(query)]
 
 
-def count(store: OperationStore, wanted: Filter) -> int:
-    """Return how many there are, or `COUNTED_AT_MOST` if there are more."""
-    some = _filtered(select(operations.c.id), wanted).limit(COUNTED_AT_MOST).subquery()
-    with store.reading() as connection:
-        found: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    return found
+class Counts:
+    """How many operations there are; what is too much to be counted is not begun to be counted each time.
+
+    Args:
+        store: where they are.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, store: OperationStore, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._now = now
+        # Of those alone of which there are many: clients cannot make it grow.
+        self._many_until: dict[tuple[object, ...], float] = {}
+
+    def count(self, wanted: Filter) -> int:
+        """Return how many there are, or `COUNTED_AT_MOST` if there are more, or were some seconds ago."""
+        key = (*wanted.states, wanted.strategy)
+        if self._now() < self._many_until.get(key, 0.0):
+            return COUNTED_AT_MOST
+        some = _filtered(select(operations.c.id), wanted).limit(COUNTED_AT_MOST).subquery()
+        with self._store.reading() as connection:
+            found: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
+        if found == COUNTED_AT_MOST:
+            self._many_until[key] = self._now() + _MANY_FOR_S
+        return found
 
 
 def attempts_of(store: OperationStore, operation_id: str) -> list[AttemptRecord]:

@@ -24,10 +24,10 @@ from ktrdr.backend.api.views import (
 )
 from ktrdr.backend.listing import (
     COUNTED_AT_MOST,
+    Counts,
     Filter,
     Position,
     attempts_of,
-    count,
     history_after,
     list_page,
 )
@@ -87,7 +87,7 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
     """Return the routes; streams of events end when ``closing`` is set."""
     router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
     read, write = [Depends(access.reading())], [Depends(access.writing(Role.OPERATOR))]
-    store, tellings = service.store, Tellings(service, closing)
+    store, tellings, counts = service.store, Tellings(service, closing), Counts(service.store)
 
     @router.get("", dependencies=read, summary="List operations, newest first")
     def list_operations(
@@ -128,8 +128,8 @@ def operations_router(service: Service, access: Access, closing: asyncio.Event) 
         active = sorted(wanted & set(ACTIVE))
         return OperationPage(
             data=[summary(record) for record in page],
-            total_count=count(store, chosen),
-            active_count=count(store, Filter(active, strategy)) if active else 0,
+            total_count=counts.count(chosen),
+            active_count=counts.count(Filter(active, strategy)) if active else 0,
             next_cursor=to_cursor(Position(last.created_at, last.operation_id)) if last is not None else None,
         )
 
