@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from ktrdr.backend.configuration import read_value, set_value
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentRecord, AgentStatus, Load
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import TrainingWish
@@ -172,7 +172,7 @@ def what_hosts_are(store: OperationStore, *, with_load: bool) -> Hosts:
         store: where presence is recorded.
         with_load: whether to count what waits for them.
     """
-    load = store.load(BROKER_INSTANCE) if with_load else Load()
+    load = store.load(BROKER_OWNER) if with_load else Load()
     return Hosts(agents=[_host(agent) for agent in store.agents()], queued=load.waiting)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ktrdr.backend.dispatching import LOCAL_LANE, check_retryable
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import OperationRecord, SubmitTraining
 from ktrdr.backend.wishes import RetryWish, StrategyText, TrainingWish
 from ktrdr.blobs.store import BlobStore
@@ -46,7 +46,7 @@ def training_again(
     require_gpu = request.require_gpu if wish.require_gpu is None else wish.require_gpu
     lane = wish.lane or ("gpu" if wish.require_gpu and not request.require_gpu else request.lane)
     seed = request.seed if wish.seed is None else wish.seed
-    waited_in_lane = record.owner == BROKER_INSTANCE and record.place is None
+    waited_in_lane = record.owner == BROKER_OWNER and record.place is None
     return TrainingAgain(
         SubmitTraining(
             strategy=request.strategy,

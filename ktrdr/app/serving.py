@@ -18,7 +18,7 @@ from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.server import certificate_of, serving
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.falling_back import Refuge
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
@@ -51,14 +51,13 @@ class Served:
 async def served(
     settings: Settings, *, clock: Clock | None = None, ids: IdFactory | None = None
 ) -> AsyncIterator[Served]:
-    """Run a backend as long as the block runs; of those for host agents there may be one for each database.
+    """Run a backend as long as the block runs; there may be any number on each database.
 
     Without a broker it trains in this process alone. With one it starts also while the broker is away, and
     goes on when it is back.
 
     Raises:
         SettingsError: a setting is wrong.
-        StoreError: another process serves the host agents of this database.
         DatabaseUnavailableError: the database cannot be used.
     """
     clock, ids = clock or SystemClock(), ids or RandomIds()
@@ -121,7 +120,7 @@ async def _for_hosts(
         clock=clock,
         ids=ids,
         render_report=render_report,
-        instance=BROKER_INSTANCE,
+        owner=BROKER_OWNER,
         user=broker_user(settings),
         refuge=Refuge(local.backend.instance, settings.max_attempts),
     )

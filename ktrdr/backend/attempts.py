@@ -88,8 +88,11 @@ def is_current(operation: OperationRecord, claim: Claim) -> bool:
 def lease_expired(
     work: Work, operation_id: str, attempt: int, claim_id: str, reason: str, retries: RetryPolicy
 ) -> OperationRecord | None:
-    """Give the attempt up, if that claim still has the grant; its run may go on and still win."""
-    operation = work.operation(operation_id)
+    """Give the attempt up, if that claim still has the grant; its run may go on and still win.
+
+    Whoever has the operation at this moment may be hearing of the claim, or giving it up: then it is left.
+    """
+    operation = work.operation_if_free(operation_id)
     if operation is None or operation.state.terminal:
         return operation
     if operation.attempt != attempt or operation.claim_id != claim_id:

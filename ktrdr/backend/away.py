@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy import select
 
 from ktrdr.backend.falling_back import Refuge, fall_back, may_fall_back
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
@@ -26,7 +26,8 @@ class Away:
         store: where operations are.
         transactions: where they are changed.
         refuge: where they run then.
-        is_away: whether the broker cannot be reached now.
+        instance: this one.
+        is_away: whether the broker cannot be reached from here now.
         after_s: how long it may be away.
         clock: for that.
         offload: where the database is asked.
@@ -39,6 +40,7 @@ class Away:
         transactions: Transactions,
         refuge: Refuge,
         *,
+        instance: str,
         is_away: Callable[[], bool],
         after_s: float,
         clock: Clock,
@@ -48,6 +50,7 @@ class Away:
         self._store = store
         self._transactions = transactions
         self._refuge = refuge
+        self._instance = instance
         self._is_away = is_away
         self._after_s = after_s
         self._clock = clock
@@ -62,17 +65,21 @@ class Away:
             self._since = None
             return
         self._since = now if self._since is None else self._since
-        if now - self._since < self._after_s:
+        if now - self._since < self._after_s or await self._offload(self._is_reached_by_another):
             return
         for operation_id in await self._offload(self._waiting):
             changed = await self._transactions.change(self._falling_back(operation_id))
             if changed is not None:
                 self._on_change(changed)
 
+    def _is_reached_by_another(self) -> bool:
+        """Return whether it is only this process that is cut off."""
+        return any(each.reaches_broker for each in self._store.servers() if each.instance != self._instance)
+
     def _waiting(self) -> list[str]:
         query = (
             select(operations.c.id)
-            .where(operations.c.owner == BROKER_INSTANCE, operations.c.place == Place.HOST)
+            .where(operations.c.owner == BROKER_OWNER, operations.c.place == Place.HOST)
             .where(operations.c.state.in_(_WAITING))
             .order_by(operations.c.created_at)
         )

@@ -86,7 +86,7 @@ def why_unwanted(work: Work, operation: OperationRecord | None, claim: Claim) ->
 
 
 def tell_to_stop(work: Work, claim: Claim, reason: str) -> None:
-    """Answer one claim, on this instance's bus, that it is not wanted."""
+    """Answer one claim, on this bus, that it is not wanted."""
     work.send(
         CancelRequested(
             operation_id=claim.operation_id, attempt=claim.attempt, claim_id=claim.claim_id, reason=reason

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select, text
 
 from ktrdr.backend.database import Database
 from ktrdr.backend.records import ModelRecord
@@ -15,6 +15,7 @@ from ktrdr.registry import nearest_name
 
 _LATEST = "_latest"
 _PAGE = 200
+_LOCK_VERSIONS = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 class ModelCatalog:
@@ -106,10 +107,17 @@ class ModelCatalog:
 
 
 def next_version(connection: Connection, strategy: str, symbol: str, timeframe: str) -> int:
-    """Return the number of the next version; stays so until the end of a write transaction."""
+    """Return the number of the next version; stays so once `lock_versions` was called in the transaction."""
     of = {"strategy": strategy, "symbol": symbol, "timeframe": timeframe}
     newest: int | None = connection.execute(NEWEST_VERSION, of).scalar_one()
     return (newest or 0) + 1
+
+
+def lock_versions(connection: Connection, strategy: str, symbol: str, timeframe: str) -> None:
+    """Let nobody else register versions of a name until the end of this write transaction."""
+    # On SQLite the write transaction itself is that lock.
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_VERSIONS, {"name": f"ktrdr model {strategy}/{symbol}/{timeframe}"})
 
 
 def is_registered(connection: Connection, name: str) -> bool:

@@ -199,7 +199,9 @@ class EventHandlers:
             return
 
         def action(work: Work) -> list[OperationRecord]:
-            heard = (self._hear(work, running, event) for running in unsettled)
+            # In one order: other backends hear the same.
+            ordered = sorted(unsettled, key=lambda running: running.operation_id)
+            heard = (self._hear(work, running, event) for running in ordered)
             return [operation for operation in heard if operation is not None]
 
         for operation in await self.transactions.change(action):
@@ -255,14 +257,31 @@ class EventHandlers:
 
     async def pause(self, envelope: Envelope, seconds: float) -> None:
         """Wait before an event is tried again, its lease renewed; a cancellation ends the wait."""
-        end = self.clock.monotonic() + seconds
+        now = self.clock.monotonic()
+        end, told_others_at = now + seconds, float("-inf")
         event = envelope.event
-        while (left_s := end - self.clock.monotonic()) > 0:
+        while (left_s := end - (now := self.clock.monotonic())) > 0:
             if isinstance(event, ClaimEvent):
                 self.leases.renew(event.operation_id, event.attempt, event.claim_id)
+                if now - told_others_at >= self.lease_s / 3:
+                    told_others_at = now
+                    await self._tell_others(event)
                 if await self._is_to_end(event.operation_id):
                     return
             await self.clock.sleep(min(left_s, _LOOK_AGAIN_S))
+
+    async def _tell_others(self, event: ClaimEvent) -> None:
+        """Let other backends renew the lease too: of what waits here, they hear nothing."""
+
+        def action(work: Work) -> OperationRecord | None:
+            operation = work.operation(event.operation_id)
+            is_held = operation is not None and operation.claim_id == event.claim_id
+            return work.change(operation) if operation is not None and is_held else None
+
+        try:
+            await self._change(action)
+        except (DatabaseUnavailableError, StorageFullError):
+            return  # who can read it, could not have been told by this process
 
     async def _is_to_end(self, operation_id: str) -> bool:
         try:

@@ -9,13 +9,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from ktrdr.backend.commit_watch import CommitWatch
+from ktrdr.backend.conflicts import ConflictError
 from ktrdr.backend.database_url import is_sqlite, parse_url, shown, sqlite_file
-from ktrdr.backend.postgresql import postgresql_engine, postgresql_error
+from ktrdr.backend.postgresql import is_locked, postgresql_engine, postgresql_error
 from ktrdr.backend.sqlite import WRITES, sqlite_engine, sqlite_error, sqlite_locked
 from ktrdr.errors import SettingsError
 
 _SCHEMA_LOCK = 0x6B74726472  # "ktrdr": any constant that no other program uses
 _LOCK_SCHEMA = text("SELECT pg_advisory_xact_lock(:key)").bindparams(bindparam("key", type_=BigInteger))
+# Before a server looks for transactions that wait for each other, it waits for a second.
+_BE_IMPATIENT = text("SET LOCAL lock_timeout = '50ms'")
 _HOLD = text("SELECT pg_try_advisory_lock(:key)").bindparams(bindparam("key", type_=BigInteger))
 
 
@@ -73,8 +76,11 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, patient: bool = True) -> Iterator[Connection]:
         """A transaction that commits at the end of the block and is durable then; rolls back on any error.
+
+        Args:
+            patient: False: rows on a server that another transaction has are a conflict soon.
 
         Raises:
             ConflictError: another transaction was in the way; this one is to be repeated.
@@ -83,7 +89,7 @@ class Database:
         """
         with self._translated():
             if self.path is None:
-                with self._write_engine.begin() as connection:
+                with self._write_engine.begin() as connection, self._impatient(connection, patient):
                     yield connection
                 return
             if not self._writing.acquire(timeout=self._busy_timeout_s):
@@ -125,6 +131,19 @@ class Database:
     def close(self) -> None:
         """Close idle connections."""
         self._engine.dispose()
+
+    @contextmanager
+    def _impatient(self, connection: Connection, patient: bool) -> Iterator[None]:
+        if patient:
+            yield
+            return
+        connection.execute(_BE_IMPATIENT)
+        try:
+            yield
+        except DBAPIError as error:
+            if is_locked(error.orig):
+                raise ConflictError("another transaction has what this one needs") from error
+            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

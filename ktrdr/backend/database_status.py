@@ -6,6 +6,7 @@ from sqlalchemy import Connection, func, select, text
 
 from ktrdr.backend.database import Database
 from ktrdr.backend.schema import SchemaStatus, schema_status
+from ktrdr.backend.servers import Server
 from ktrdr.backend.store import OperationStore, registry_of
 from ktrdr.backend.tables import models, operations
 from ktrdr.settings import Settings
@@ -24,8 +25,8 @@ class DatabaseStatus:
     operations: dict[str, int]
     """How many are in each state that occurs."""
     models: int
-    is_served: bool
-    """Whether a ``ktrdr serve`` is seen to carry what goes over the broker."""
+    servers: list[Server]
+    """Each ``ktrdr serve`` that is seen to carry what goes over the broker."""
 
 
 def database_status(settings: Settings) -> DatabaseStatus:
@@ -43,10 +44,11 @@ def database_status(settings: Settings) -> DatabaseStatus:
             engine = _engine(connection)
             size = _size(database, connection)
             counts, versions = _counts(connection) if schema.revision is not None else ({}, 0)
-        is_served = OperationStore(database, registry_of(database, settings)).is_served()
+        store = OperationStore(database, registry_of(database, settings))
+        servers = store.servers() if schema.is_current else []
     finally:
         database.close()
-    return DatabaseStatus(database.name, engine, size, schema, counts, versions, is_served)
+    return DatabaseStatus(database.name, engine, size, schema, counts, versions, servers)
 
 
 def _engine(connection: Connection) -> str:

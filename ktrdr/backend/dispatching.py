@@ -147,7 +147,9 @@ def dispatched(work: Work, operation_id: str, attempt: int) -> OperationRecord |
     if operation is None or operation.state.terminal or operation.attempt != attempt:
         return operation
     work.note(operation, HistoryKind.DISPATCHED, f"attempt {attempt} is on the bus")
-    return work.move(operation, Trigger.DISPATCHED) if operation.state is State.PENDING else operation
+    # Also of one that is queued: others see by its revision that there is something new to wait for.
+    waiting = operation.state in (State.PENDING, State.QUEUED)
+    return work.move(operation, Trigger.DISPATCHED) if waiting else operation
 
 
 def take_over(work: Work, operation: OperationRecord, instance: str) -> OperationRecord:
@@ -171,6 +173,12 @@ def release(work: Work, instance: str) -> None:
         .values(owner=None, revision=operations.c.revision + 1, updated_at=work.now)
     )
     forget_unsent(work, instance)
+
+
+def free_claims(work: Work, instance: str) -> None:
+    """Leave to others what an instance was to publish, and has not."""
+    claimed = (outbox.c.claimed_by == instance, outbox.c.sent_at.is_(None))
+    work.connection.execute(update(outbox).where(*claimed).values(claimed_by=None))
 
 
 def forget_unsent(work: Work, instance: str) -> None:

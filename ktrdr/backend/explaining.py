@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from ktrdr.backend.fleet import read_agents, why_not_taken
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentRecord, AgentStatus, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations, outbox
@@ -25,7 +25,7 @@ def why_waiting(
     """
     if operation.state.terminal:
         return ""
-    by_broker = operation.owner == BROKER_INSTANCE
+    by_broker = operation.owner == BROKER_OWNER
     if not is_carried and by_broker:
         return "no `ktrdr serve` runs, which would publish it and hear of it"
     if not is_carried:
@@ -62,7 +62,7 @@ def _why_not_published(connection: Connection, operation: OperationRecord, now: 
 
 
 def _why_not_taken(connection: Connection, operation: OperationRecord, fleet: list[AgentRecord]) -> str:
-    if operation.owner != BROKER_INSTANCE:
+    if operation.owner != BROKER_OWNER:
         return "it waits for a free slot in the process that carries it"
     query = select(operations.c.request).where(operations.c.id == operation.operation_id)
     request = TrainingRequested.model_validate_json(connection.execute(query).scalar_one())

@@ -90,8 +90,8 @@ def _grant_again(
         operation,
         Trigger.RECONCILED,
         attempt=claim.attempt,
-        # It is heard on this instance's bus, wherever another attempt was to be made.
-        owner=work.instance or operation.owner,
+        # It is heard on this bus, wherever another attempt was to be made.
+        owner=work.owner or operation.owner,
         **placed_here(work, operation, story),
         # A silence costs no attempt when the run turns out to have gone on.
         max_attempts=operation.max_attempts + 1,

@@ -13,10 +13,10 @@ from ktrdr.errors import DatabaseUnavailableError, StorageFullError, StoreError
 
 _SUFFIX = ".lock"
 
-BROKER_INSTANCE = "broker"
+BROKER_OWNER = "broker"
 """The owner of what is carried by the broker rather than by a process: it outlives them all.
 
-At most one process at a time is this instance, and sees to what it owns: ``ktrdr serve``.
+No process is this instance. Any number of them see to what it owns, together: ``ktrdr serve``.
 """
 _LOCK_TRIES = 25
 _LOCK_PAUSE_S = 0.02
@@ -29,8 +29,7 @@ class Lock(Protocol):
         """Take it again, if it was lost.
 
         Raises:
-            StoreError: another process has taken it meanwhile.
-            DatabaseUnavailableError: this cannot be found out now.
+            DatabaseUnavailableError: that cannot be done now.
         """
 
     def release(self) -> None:
@@ -44,7 +43,7 @@ class Registry(Protocol):
         """Say that this process is the instance, until it releases the lock or ends.
 
         Raises:
-            StoreError: the instance is the broker's, and another process is it already.
+            StoreError: another process is it already.
             StorageFullError: the disk is full.
             DatabaseUnavailableError: it cannot be said.
         """
@@ -73,7 +72,7 @@ class Instances:
         """Say that this process is the instance, until it releases the lock or ends.
 
         Raises:
-            StoreError: the instance is the broker's, and another process is it already.
+            StoreError: another process is it already.
             StorageFullError: the disk is full.
             DatabaseUnavailableError: the directory cannot be written.
         """
@@ -82,11 +81,7 @@ class Instances:
             return InstanceLock(self._path(instance))
         except BlockingIOError as error:
             process = self.process(instance)
-            who = f"process {process}" if process else "another process"
-            raise StoreError(
-                f"Another `ktrdr serve` ({who}) carries the operations of this installation.",
-                fix="Stop it first, or leave them to it.",
-            ) from error
+            raise StoreError(f"Process {process or 'unknown'} is the instance {instance} already.") from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise StorageFullError(f"The disk of {self._directory} is full.") from error
@@ -108,7 +103,7 @@ class Instances:
 
     def is_gone(self, instance: str) -> bool:
         """Return whether what the instance carries is free for others to take over."""
-        return instance != BROKER_INSTANCE and not self.is_alive(instance)
+        return instance != BROKER_OWNER and not self.is_alive(instance)
 
     def process(self, instance: str) -> int | None:
         """Return the process id that the instance has, or had last."""

@@ -1,10 +1,11 @@
 """Which claims this backend waits for, and until when: in memory, on the monotonic clock.
 
 A lease counts from what this backend has observed. It starts anew when the backend does, and when it has not
-been able to listen, so that nothing expires merely because nobody listened.
+been able to listen, so that nothing expires merely because nobody listened. Where several backends carry
+operations together, each waits for all of them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ktrdr.backend.records import OperationRecord
@@ -49,16 +50,17 @@ class Request:
 
 
 class Leases:
-    """The deadlines of the operations that one instance carries.
+    """The deadlines of the operations of one owner.
 
     Args:
-        instance: only operations that it owns are waited for.
+        owner: only operations that it has are waited for.
         monotonic: the clock, in seconds.
     """
 
-    def __init__(self, instance: str, monotonic: Callable[[], float]) -> None:
-        self._instance = instance
+    def __init__(self, owner: str, monotonic: Callable[[], float]) -> None:
+        self._owner = owner
         self._monotonic = monotonic
+        self._revisions: dict[str, int] = {}
         self._leases: dict[str, Lease] = {}
         self._requests: dict[str, Request] = {}
 
@@ -69,11 +71,17 @@ class Leases:
         """Wait for what the operation needs now: its claim, or nothing.
 
         Args:
-            operation: as it is in the database.
+            operation: as it is in the database; what is older than what was followed before is passed over.
             first_s: the length of the lease until it is renewed, where that is not the claim's own.
         """
         operation_id = operation.operation_id
-        held = operation.state in (State.RUNNING, State.CANCELLING) and operation.owner == self._instance
+        if operation.revision < self._revisions.get(operation_id, 0):
+            return
+        if operation.owner == self._owner and not operation.state.terminal:
+            self._revisions[operation_id] = operation.revision
+        else:
+            self._revisions.pop(operation_id, None)
+        held = operation.state in (State.RUNNING, State.CANCELLING) and operation.owner == self._owner
         if not held or operation.claim_id is None or operation.lease_s is None:
             self._leases.pop(operation_id, None)
         else:
@@ -96,6 +104,26 @@ class Leases:
         if request is not None and not (waiting and request.attempt == operation.attempt):
             del self._requests[operation_id]
 
+    def revisions(self) -> dict[str, int]:
+        """Return as of which revision each operation is followed that has not ended."""
+        return dict(self._revisions)
+
+    def catch_up(self, operation: OperationRecord) -> bool:
+        """Follow an operation that another process may have changed; return whether it has.
+
+        What changes of a run that goes on, its agent has said: that it was heard there counts here too.
+        """
+        operation_id = operation.operation_id
+        if operation.revision <= self._revisions.get(operation_id, -1):
+            return False
+        lease = self._leases.get(operation_id)
+        was_cancelling = lease is not None and lease.is_cancelling
+        self.follow(operation)
+        goes_on = lease is not None and self._leases.get(operation_id) is lease
+        if lease is not None and goes_on and lease.is_cancelling == was_cancelling:
+            self._extend(lease, lease.lease_s)
+        return True
+
     def requested(self, request: TrainingRequested, event_id: str) -> None:
         """Wait for somebody to accept what is now on the bus."""
         if request.operation_id not in self._leases:
@@ -107,10 +135,14 @@ class Leases:
             operation_id, attempt, event_id, within_s, self._monotonic() + within_s
         )
 
+    def waits_for_claim(self, operation_id: str, event_id: str) -> bool:
+        """Return whether it waits for somebody to accept that request."""
+        request = self._requests.get(operation_id)
+        return request is not None and request.event_id == event_id
+
     def came_back(self, operation_id: str, event_id: str) -> None:
         """Wait no longer for somebody to accept that request."""
-        request = self._requests.get(operation_id)
-        if request is not None and request.event_id == event_id:
+        if self.waits_for_claim(operation_id, event_id):
             del self._requests[operation_id]
 
     def renew(self, operation_id: str, attempt: int, claim_id: str) -> Lease | None:
@@ -120,12 +152,6 @@ class Leases:
             return None
         self._extend(lease, lease.lease_s)
         return lease
-
-    def cancelling(self, operation_ids: Iterable[str]) -> None:
-        """Note that these are being cancelled, by whichever process."""
-        for operation_id in operation_ids:
-            if (lease := self._leases.get(operation_id)) is not None:
-                lease.is_cancelling = True
 
     def begin_anew(self, *, with_limits: bool) -> None:
         """Count every deadline anew: for some time nothing, or not everything, could be heard.
@@ -144,10 +170,7 @@ class Leases:
 
     def are_due(self, idle_at: float) -> bool:
         """Return whether anything has expired, or is overdue."""
-        now = self._monotonic()
-        return bool(self.expired(idle_at)) or any(
-            request.deadline <= now for request in self._requests.values()
-        )
+        return bool(self.expired(idle_at) or self.overdue())
 
     def expired(self, idle_at: float) -> list[Lease]:
         """Return the leases that nobody has renewed in time.
@@ -164,12 +187,9 @@ class Leases:
         ]
 
     def overdue(self) -> list[Request]:
-        """Return the requests that nobody has accepted in time, and forget them."""
+        """Return the requests that nobody has accepted in time."""
         now = self._monotonic()
-        overdue = [request for request in self._requests.values() if request.deadline <= now]
-        for request in overdue:
-            del self._requests[request.operation_id]
-        return overdue
+        return [request for request in self._requests.values() if request.deadline <= now]
 
     def _extend(self, lease: Lease, seconds: float) -> None:
         lease.deadline = self._monotonic() + seconds

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ktrdr.backend import attempts, dispatching
 from ktrdr.backend.records import HistoryKind, OperationRecord, OutgoingEvent
-from ktrdr.backend.statements import OUTGOING, UNSENT, UPDATE_OUTGOING
+from ktrdr.backend.statements import CLAIM, OUTGOING, UNSENT, UPDATE_OUTGOING
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
@@ -27,11 +28,15 @@ class UnsentEvent:
 
 
 class Outbox:
-    """The events of one instance that are to be published.
+    """The events of one owner that are to be published, each by one of the instances that carry it.
+
+    Which one, is in its row: an instance has what it committed itself, and claims what has no claim. What has
+    failed has none. Claims of an instance that died are freed by whoever finds out.
 
     Args:
         store: where they are recorded.
-        instance: whose they are.
+        owner: whose they are.
+        instance: that which publishes here.
         retries: what follows a request that can never be sent.
         transactions: where what becomes of them is recorded.
     """
@@ -39,50 +44,63 @@ class Outbox:
     def __init__(
         self,
         store: OperationStore,
+        owner: str,
         instance: str,
         retries: attempts.RetryPolicy,
         transactions: Transactions,
     ) -> None:
         self._store = store
+        self._owner = owner
         self._instance = instance
         self._retries = retries
         self._transactions = transactions
 
     def follow(self, tell: Callable[[list[OutgoingEvent]], object] | None) -> None:
         """Have what this process commits told at once, in whichever thread; None: no more."""
-        self._store.follow_outbox(self._instance, tell)
+        self._store.publish_for(self._owner, self._instance, tell)
 
     def unsent(
         self, is_due: Callable[[UnsentEvent], bool], *, at_most: int
     ) -> tuple[list[UnsentEvent], list[OutgoingEvent]]:
-        """Return what is to be published, in the order of the decisions, and what the first of it says.
+        """Return what is to be published, in the order of the decisions, and the first that is to be so here.
 
         It blocks.
 
         Args:
             is_due: tells which of them are of interest now.
-            at_most: so many of these are read.
+            at_most: so many of these are claimed and read.
         """
         with self._store.reading() as connection:
-            unsent = [
-                UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s)
-                for row in connection.execute(UNSENT, {"of_owner": self._instance})
-            ]
-            due = [waiting.row_id for waiting in unsent if is_due(waiting)][:at_most]
-            if not due:
-                return unsent, []
-            return unsent, [
+            rows = connection.execute(UNSENT, {"of_owner": self._owner}).all()
+        unsent = [UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s) for row in rows]
+        due = [
+            (waiting.row_id, row.claimed_by is not None)
+            for waiting, row in zip(unsent, rows, strict=True)
+            if row.claimed_by in (None, self._instance) and is_due(waiting)
+        ][:at_most]
+        ours = [row_id for row_id, is_ours in due if is_ours]
+        if free := [row_id for row_id, is_ours in due if not is_ours]:
+            ours += self._store.change(partial(self._claim, free))
+        return unsent, self._read(ours) if ours else []
+
+    def _claim(self, row_ids: list[int], work: Work) -> list[int]:
+        values = {"of_rows": row_ids, "claimed_by": self._instance}
+        return list(work.connection.execute(CLAIM, values).scalars())
+
+    def _read(self, row_ids: list[int]) -> list[OutgoingEvent]:
+        with self._store.reading() as connection:
+            return [
                 OutgoingEvent(
                     row_id=row.id,
                     event_id=row.event_id,
                     operation_id=row.operation_id,
-                    owner=self._instance,
+                    owner=self._owner,
                     event=_TYPES[row.type].model_validate_json(row.payload),
                     delay_s=row.delay_s,
                     tries=row.tries,
                     last_error=row.last_error,
                 )
-                for row in connection.execute(OUTGOING, {"of_rows": due})
+                for row in connection.execute(OUTGOING, {"of_rows": row_ids})
             ]
 
     async def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
@@ -98,10 +116,13 @@ class Outbox:
         return await self._transactions.change(action, within_s=_MARK_WITHIN_S)
 
     async def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
-        """Note that it did not get through; in the operation's history too, unless that says so already."""
+        """Note that it did not get through; in the operation's history too, unless that says so already.
+
+        Whoever carries the owner may try it now: it may be only this process that cannot be heard.
+        """
 
         def action(work: Work) -> None:
-            self._update(work, outgoing, last_error=error)
+            self._update(work, outgoing, last_error=error, claimed_by=None, delay_s=0.0)
             if error != outgoing.last_error:
                 self._note(work, outgoing, error)
 

@@ -8,7 +8,7 @@ import structlog
 
 from ktrdr.backend import results
 from ktrdr.backend.attempts import RetryPolicy
-from ktrdr.backend.catalog import is_registered, next_version
+from ktrdr.backend.catalog import is_registered, lock_versions, next_version
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.rows import files_json
 from ktrdr.backend.statements import INSERT_MODEL
@@ -67,7 +67,8 @@ class ModelPersister:
         store: where models are registered.
         directory: where their files go.
         blobs: where results lie that came by reference.
-        instance: on whose bus agents are answered.
+        owner: on whose bus agents are answered.
+        instance: by whose name others know what it stages.
         retries: what follows a result that is rejected.
         limit_bytes: no model may be larger.
         render_report: makes ``report.html``.
@@ -79,6 +80,7 @@ class ModelPersister:
         directory: ModelDirectory,
         blobs: BlobStore,
         *,
+        owner: str,
         instance: str,
         retries: RetryPolicy,
         limit_bytes: int,
@@ -87,6 +89,7 @@ class ModelPersister:
         self._store = store
         self._directory = directory
         self._blobs = blobs
+        self._owner = owner
         self._instance = instance
         self._retries = retries
         self._limit_bytes = limit_bytes
@@ -159,14 +162,14 @@ class ModelPersister:
             if model.staged is not None:
                 self._directory.discard(model.staged)
 
-    def repair(self, is_alive: Callable[[str], bool]) -> None:
+    def repair(self, is_gone: Callable[[str], bool]) -> None:
         """Put right what a process that was killed has left: staged files, and links to the newest versions.
 
         Raises:
             StorageFullError: the disk is full.
             ModelError: the models directory cannot be written.
         """
-        self._directory.remove_leftovers(is_alive)
+        self._directory.remove_leftovers(is_gone)
         for model in self._store.models.newest_versions():
             if self._directory.path(model.name).is_dir():
                 self._point_latest(model.strategy, model.symbol, model.timeframe)
@@ -199,6 +202,7 @@ class ModelPersister:
         if operation is None or not results.is_wanted(operation):
             return results.decline(work, event)
         parts = (operation.strategy, operation.symbol, operation.timeframe)
+        lock_versions(work.connection, *parts)
         if next_version(work.connection, *parts) != candidate.version:
             raise _VersionTakenError
         row = {
@@ -227,7 +231,10 @@ class ModelPersister:
     def _withdraw(self, candidate: _Candidate, staged: StagedModel) -> None:
         """Take a version back whose commit failed, if it is certain that it did."""
 
+        operation = candidate.operation
+
         def action(work: Work) -> None:
+            lock_versions(work.connection, operation.strategy, operation.symbol, operation.timeframe)
             if not is_registered(work.connection, candidate.name):
                 self._directory.take_back(staged, candidate.name)
 
@@ -276,4 +283,4 @@ class ModelPersister:
             made = newest
 
     def _change(self, action: Callable[[Work], T]) -> T:
-        return self._store.change(action, instance=self._instance)
+        return self._store.change(action, owner=self._owner)

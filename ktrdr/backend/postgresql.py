@@ -52,6 +52,11 @@ def postgresql_engine(url: URL, *, busy_timeout_s: float) -> Engine:
     return engine
 
 
+def is_locked(cause: BaseException | None) -> bool:
+    """Return whether an error of the driver says that another transaction holds what is needed."""
+    return getattr(cause, "sqlstate", None) == "55P03"
+
+
 def postgresql_error(cause: BaseException | None, name: str, busy_timeout_s: float) -> Exception:
     """Return what an error of the driver means.
 
@@ -69,7 +74,7 @@ def postgresql_error(cause: BaseException | None, name: str, busy_timeout_s: flo
             f"The disk of the server of the database {name} is full.",
             fix="Free some space there; the work goes on then.",
         )
-    if code == "55P03":
+    if is_locked(cause):
         return DatabaseUnavailableError(
             f"Rows of the database {name} have been locked by another transaction for {busy_timeout_s:g} s.",
             fix="Find out who holds them (SELECT * FROM pg_stat_activity), or try again.",

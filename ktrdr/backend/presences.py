@@ -30,6 +30,8 @@ _PRUNE_INTERVAL_S = 3600.0
 _KEEP_STOPPED = timedelta(days=1)
 _KEEP_SILENT = timedelta(days=7)
 _MAX_KNOWN = 10_000
+_LATE_BY = timedelta(seconds=10)
+"""A backend may record what it heard so late; what seems older still is of a clock that was set back."""
 _HOST_CHARACTERS = 128
 _OTHER_VERSION = re.compile(rf"{re.escape(AgentPresence.type)}\.v(?P<version>[0-9]{{1,9}})")
 
@@ -43,6 +45,8 @@ class _Known:
     message: Message | None
     """What it said it in."""
     last_seen: datetime
+    said_at: datetime
+    """By its own clock."""
 
 
 class Presences:
@@ -81,7 +85,7 @@ class Presences:
     def take(self, event: AgentPresence, envelope: Envelope) -> None:
         """Take note of what an agent says."""
         before = self._known.pop(envelope.sender, None)
-        known = _Known(event, envelope.sender, envelope.message, self._clock.now())
+        known = _Known(event, envelope.sender, envelope.message, self._clock.now(), envelope.occurred_at)
         self._known[envelope.sender] = known
         if len(self._known) > _MAX_KNOWN:
             del self._known[next(iter(self._known))]
@@ -108,7 +112,8 @@ class Presences:
             )
         except ValidationError:
             return False
-        self.take(event, Envelope(event, event_id="", sender=sender, occurred_at=self._clock.now()))
+        said_at = message.timestamp or self._clock.now()
+        self.take(event, Envelope(event, event_id="", sender=sender, occurred_at=said_at))
         return True
 
     def _see(self, known: _Known) -> None:
@@ -157,17 +162,27 @@ class Presences:
         return True
 
     def _record(self, work: Work, changed: dict[str, _Known], seen: dict[str, datetime]) -> None:
+        # In one order: other backends hear the same, and write the same rows.
         states = _states(work, list(changed))
-        for agent_id, known in changed.items():
+        for agent_id, known in sorted(changed.items()):
             values = self._values(known)
             if agent_id not in states:
-                values |= {"first_seen": known.last_seen, "started_at": known.last_seen}
+                values |= dict.fromkeys(("first_seen", "started_at", "last_seen"), known.last_seen)
                 work.connection.execute(insert(agents).values(id=agent_id, **values))
                 continue
             if states[agent_id] == AgentStatus.STOPPED:
                 values["started_at"] = known.last_seen
-            work.connection.execute(update(agents).where(agents.c.id == agent_id).values(**values))
-        rows = [{"agent": agent_id, "moment": moment} for agent_id, moment in seen.items()]
+            is_news = or_(
+                agents.c.said_at.is_(None),
+                agents.c.said_at <= known.said_at,
+                agents.c.said_at > known.said_at + _LATE_BY,
+            )
+            work.connection.execute(update(agents).where(agents.c.id == agent_id, is_news).values(**values))
+        seen = {**{agent_id: known.last_seen for agent_id, known in changed.items()}, **seen}
+        rows = [
+            {"agent": agent_id, "moment": moment, "too_late": moment + _LATE_BY}
+            for agent_id, moment in sorted(seen.items())
+        ]
         if rows:
             work.connection.execute(_SEEN, rows)
 
@@ -186,12 +201,17 @@ class Presences:
             "slots_busy": event.slots_busy,
             "running": json.dumps([attempt.model_dump(mode="json") for attempt in event.running]),
             "silent_after_s": self._silent_after_s,
-            "last_seen": known.last_seen,
+            "said_at": known.said_at,
             "stopped_at": known.last_seen if is_stopped else None,
         }
 
 
-_SEEN = update(agents).where(agents.c.id == bindparam("agent")).values(last_seen=bindparam("moment"))
+_SEEN = (
+    update(agents)
+    .where(agents.c.id == bindparam("agent"))
+    .where(or_(agents.c.last_seen < bindparam("moment"), agents.c.last_seen > bindparam("too_late")))
+    .values(last_seen=bindparam("moment"))
+)
 
 
 def _states(work: Work, agent_ids: list[str]) -> dict[str, str]:

@@ -101,7 +101,8 @@ class ProgressRecorder:
 
 def _write(work: Work, batch: list[TrainingProgress]) -> None:
     table = operation_progress
-    for progress in batch:
+    # In one order: other backends write the same rows.
+    for progress in sorted(batch, key=lambda progress: progress.operation_id):
         values = {
             "attempt": progress.attempt,
             "sequence": progress.sequence,

@@ -26,12 +26,14 @@ _LONGEST_PAUSE_S = 5.0
 _OUTSTANDING = 16
 _AT_HAND = 64
 """Events that are read ahead of their turn."""
+_REMEMBERED = 1000
+"""Events that are done, before the outbox is read for no other reason than to forget them."""
 
 
 class OutboxRelay:
     """Publishes the events of one operation one after the other, and those of several side by side.
 
-    What this process commits is handed to it; what others commit, and what has to wait, it reads.
+    What this process commits is handed to it; what others leave to it, and what has to wait, it reads.
 
     Args:
         outbox: what is to be published.
@@ -62,7 +64,10 @@ class OutboxRelay:
         self._schedule: dict[str, _Turn] = {}  # by event id, of what has to wait
         self._queues: dict[str, deque[OutgoingEvent]] = {}  # by operation, the first of each on its way
         self._in_hand: set[str] = set()  # event ids of all in the queues
-        self._settled: set[str] = set()  # event ids since the outbox was last begun to be read
+        self._settled: set[str] = (
+            set()
+        )  # event ids since the outbox was last begun to be read, or since a rest
+        self._is_reading = False
         self._has_more = False
         self._outstanding = asyncio.Semaphore(_OUTSTANDING)
         self._publishing: asyncio.TaskGroup | None = None
@@ -70,7 +75,7 @@ class OutboxRelay:
         """Set while nothing is due."""
 
     def wake(self) -> None:
-        """Read the outbox: something may have been added by another process."""
+        """Read the outbox: there may be something in it that nobody publishes."""
         self.idle.clear()
         self._wake.set()
 
@@ -123,6 +128,7 @@ class OutboxRelay:
         room = max(0, _AT_HAND - len(self._in_hand))
         # One moment for all: what is not due then is waited for, however long the reading takes.
         now = self._clock.monotonic()
+        self._is_reading = True
         try:
             unsent, outgoing = await self._offload(
                 lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
@@ -130,6 +136,8 @@ class OutboxRelay:
         except (DatabaseUnavailableError, StorageFullError) as error:
             _log.warning("outbox cannot be read", error=str(error))
             return _LONGEST_PAUSE_S
+        finally:
+            self._is_reading = False
         # A pause counts from when this process first saw the event, whatever wall clocks say. What was marked
         # sent while the outbox was being read may still be in what was read.
         self._schedule = {
@@ -152,7 +160,8 @@ class OutboxRelay:
         return waiting.delay_s == 0 if turn is None else turn.at <= now
 
     def _rest_if_done(self) -> None:
-        if not self._in_hand and not self._wake.is_set():
+        if not self._in_hand and not self._wake.is_set() and not self._is_reading:
+            self._settled.clear()
             self.idle.set()
 
     async def _publish_in_order(self, operation_id: str, queue: deque[OutgoingEvent]) -> None:
@@ -200,6 +209,8 @@ class OutboxRelay:
             self._pause(outgoing, error)
             return False
         self._settled.add(outgoing.event_id)
+        if len(self._settled) > _REMEMBERED:
+            self._wake.set()
         if changed is not None:
             self._on_change(changed)
         return True

@@ -74,7 +74,7 @@ class OperationRecord:
     """When an agent first accepted it."""
     finished_at: datetime | None = None
     owner: str | None = None
-    """The instance on whose bus it is; None while nobody carries it."""
+    """On whose bus it is: an instance, or the broker; None while nobody carries it."""
     claim_id: str | None = None
     """The claim that holds, or held last, the current attempt."""
     agent_id: str | None = None
@@ -240,7 +240,7 @@ class OutgoingEvent:
     event_id: str
     operation_id: str
     owner: str
-    """The instance that publishes it."""
+    """On whose bus."""
     event: OperationEvent
     delay_s: float = 0.0
     """How long to wait from when it was first seen."""

@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, update
 
 import ktrdr
 from ktrdr.backend import dispatching
-from ktrdr.backend.instances import BROKER_INSTANCE, Lock
+from ktrdr.backend.instances import Lock
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import instances
 from ktrdr.backend.waiting import Offload
@@ -27,14 +27,18 @@ class Registration:
 
     Args:
         store: the database that is shared.
-        instance: the name.
+        instance: the name, which no other process has.
+        owner: whose operations it carries: its own, or those that it shares with others.
         clock: for intervals.
         offload: runs what blocks.
     """
 
-    def __init__(self, store: OperationStore, instance: str, *, clock: Clock, offload: Offload) -> None:
+    def __init__(
+        self, store: OperationStore, instance: str, *, owner: str, clock: Clock, offload: Offload
+    ) -> None:
         self._store = store
         self._instance = instance
+        self._owner = owner
         self._clock = clock
         self._offload = offload
         self._entering = asyncio.Lock()
@@ -44,7 +48,6 @@ class Registration:
         """Be the instance, if this is not so already.
 
         Raises:
-            StoreError: it is `BROKER_INSTANCE`, and another process is that.
             DatabaseUnavailableError: the database, or the directory of instances, cannot be written.
             StorageFullError: a disk is full.
         """
@@ -53,7 +56,7 @@ class Registration:
                 await self._offload(self._enter)
 
     async def leave(self) -> None:
-        """Cease to be it; what it carried is free for others, unless it goes over a broker."""
+        """Cease to be it; what it carried is free for others, and what it was to publish."""
         if self._lock is None:
             return
         try:
@@ -65,24 +68,14 @@ class Registration:
         self._lock = None
 
     async def run(self) -> None:
-        """Stay it, for ever.
-
-        Raises:
-            StoreError: another process has become it, while the database was away.
-        """
+        """Stay it, for ever."""
         while True:
             await self._clock.sleep(_RENEW_EVERY_S)
             if self._lock is not None:
                 try:
                     await self._offload(self._lock.renew)
                 except DatabaseUnavailableError as error:
-                    _log.warning("it is not known whether this process is still alone", error=str(error))
-
-    def is_at_work(self, instance: str) -> bool:
-        """Return whether an instance may be writing; asked before this one does."""
-        # What has the broker's name is then of one that died: there is no other while we are it.
-        is_predecessor = instance == self._instance == BROKER_INSTANCE
-        return not is_predecessor and self._store.instances.is_alive(instance)
+                    _log.warning("others may take this process for dead", error=str(error))
 
     def _enter(self) -> None:
         lock = self._store.instances.register(self._instance)
@@ -98,6 +91,7 @@ class Registration:
         work.connection.execute(
             insert(instances).values(
                 id=self._instance,
+                owner=self._owner,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 program_version=ktrdr.__version__,
@@ -106,8 +100,10 @@ class Registration:
         )
 
     def _record_end(self, work: Work) -> None:
-        if self._instance != BROKER_INSTANCE:
+        if self._owner == self._instance:
             dispatching.release(work, self._instance)
+        else:
+            dispatching.free_claims(work, self._instance)
         work.connection.execute(
             update(instances).where(instances.c.id == self._instance).values(stopped_at=work.now)
         )

@@ -7,7 +7,7 @@ from ktrdr.backend.attempts import RetryPolicy, attempt_over
 from ktrdr.backend.dispatching import dispatch
 from ktrdr.backend.falling_back import fall_back, may_fall_back
 from ktrdr.backend.fleet import read_agents, who_cannot, why_not_taken
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentRecord, HistoryKind, OperationRecord
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.work import Work
@@ -89,11 +89,11 @@ def _nobody(
     operation: OperationRecord, fleet: list[AgentRecord], request: TrainingRequested, waited_s: float
 ) -> str:
     story = f"nobody accepted attempt {operation.attempt} within {waited_s:g} s"
-    if operation.owner != BROKER_INSTANCE:
+    if operation.owner != BROKER_OWNER:
         return story
     why = why_not_taken(fleet, request.lane, require_gpu=request.require_gpu)
     return f"{story}: {why}" if why else story
 
 
 def _fleet(work: Work, operation: OperationRecord) -> list[AgentRecord]:
-    return read_agents(work.connection, work.now) if operation.owner == BROKER_INSTANCE else []
+    return read_agents(work.connection, work.now) if operation.owner == BROKER_OWNER else []

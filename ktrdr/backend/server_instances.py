@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Connection, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.backend.database import Database
-from ktrdr.backend.instances import BROKER_INSTANCE
-from ktrdr.errors import StoreError
+from ktrdr.backend.instances import BROKER_OWNER
+from ktrdr.errors import DatabaseUnavailableError, StoreError
 
 _log = structlog.get_logger()
 
@@ -29,7 +29,6 @@ _IS_ALIVE = text(
     " AND ((classid::bigint << 32) | objid::bigint) = :key"
 ).bindparams(_KEY)
 _UP_FOR_S = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())")
-_WHO = text("SELECT host, pid FROM instances WHERE id = :instance AND stopped_at IS NULL")
 
 
 class ServerInstances:
@@ -49,7 +48,10 @@ class ServerInstances:
             StoreError: another process is it already, perhaps on another machine.
             DatabaseUnavailableError: the database is away.
         """
-        return ServerLock(self, instance)
+        lock = ServerLock(self, instance)
+        if not lock.take():
+            raise StoreError(f"Another process is the instance {instance} of {self._database.name} already.")
+        return lock
 
     def is_alive(self, instance: str) -> bool:
         """Return whether a process holds the lock of that instance."""
@@ -58,7 +60,7 @@ class ServerInstances:
 
     def is_gone(self, instance: str) -> bool:
         """Return whether what the instance carries is free for others to take over."""
-        if instance == BROKER_INSTANCE or self.is_alive(instance):
+        if instance == BROKER_OWNER or self.is_alive(instance):
             return False
         with self._database.read() as connection:
             return float(connection.execute(_UP_FOR_S).scalar_one()) >= RESTART_GRACE_S
@@ -67,45 +69,44 @@ class ServerInstances:
         """Return none: nothing is left of the dead."""
         return []
 
-    def lock(self, instance: str) -> Connection:
-        """Return a connection that holds the lock of an instance; raises as `register`."""
-        # Of a process that was killed just now, the server may not know yet.
+    def lock(self, instance: str) -> Connection | None:
+        """Return a connection that holds the lock of an instance; None if another has it."""
+        # Of a connection that ended just now, the server may not know yet.
         for _ in range(_LOCK_TRIES):
             connection = self._database.hold(_key(instance))
             if connection is not None:
                 return connection
             time.sleep(_LOCK_PAUSE_S)
-        with self._database.read() as connection:
-            row = connection.execute(_WHO, {"instance": instance}).one_or_none()
-        who = f"process {row.pid} on {row.host}" if row is not None else "another process"
-        raise StoreError(
-            f"Another `ktrdr serve` ({who}) carries the operations of the database {self._database.name}.",
-            fix="Stop it first, or leave them to it.",
-        )
+        return None
 
 
 class ServerLock:
-    """Held by a living instance."""
+    """Held by a living instance, once it is taken."""
 
     def __init__(self, instances: ServerInstances, instance: str) -> None:
         self._instances = instances
         self._instance = instance
         self._using = threading.Lock()
-        self._connection: Connection | None = instances.lock(instance)
+        self._connection: Connection | None = None
         self._is_released = False
+
+    def take(self) -> bool:
+        """Return whether it is held now."""
+        with self._using:
+            return self._take()
 
     def renew(self) -> None:
         """Take the lock again, if a restart of the server or a cut has cost it.
 
         Raises:
-            StoreError: another process has taken it meanwhile.
-            DatabaseUnavailableError: the database is away.
+            DatabaseUnavailableError: the database is away, or takes the connection that was cut for alive.
         """
         with self._using:
             if self._is_released or (self._connection is not None and _answers(self._connection)):
                 return
             self._end()
-            self._connection = self._instances.lock(self._instance)
+            if not self._take():
+                raise DatabaseUnavailableError("The server holds a lock for a connection that was cut.")
             _log.warning("lock on the database was lost, and is taken again", instance=self._instance)
 
     def release(self) -> None:
@@ -113,6 +114,10 @@ class ServerLock:
         with self._using:
             self._is_released = True
             self._end()
+
+    def _take(self) -> bool:
+        self._connection = self._instances.lock(self._instance)
+        return self._connection is not None
 
     def _end(self) -> None:
         if self._connection is not None:

@@ -13,8 +13,9 @@ from ktrdr.backend import cancelling
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.consumer import EventHandlers
 from ktrdr.backend.falling_back import Refuge
+from ktrdr.backend.following import Following
 from ktrdr.backend.housekeeping import Housekeeper
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.listening import Listening
 from ktrdr.backend.log_recorder import LogRecorder
@@ -66,13 +67,14 @@ class Backend:
     Once `submit` has returned, the operation ends in a model, a failure or a cancellation: in this process
     or, if it dies, in the next. Use it as a context manager, or call `start` and `stop`.
 
-    A backend whose bus is a broker is the instance `BROKER_INSTANCE`, one at a time: what it carries goes on
-    while it is not there, and is waited for when it is back.
+    A backend whose bus is a broker carries the operations of `BROKER_OWNER`, together with any others that
+    do: these go on while none is there, and are waited for when one is back.
 
     Args:
         settings: paths, limits and times.
         bus: its own connection; `stop` leaves it open.
-        instance: `BROKER_INSTANCE` if the bus outlives this process; else it gets a name of its own.
+        owner: `BROKER_OWNER` if the bus outlives this process; None: what it carries is its own.
+        instance: its name, which no other process has; None: a random one.
         refuge: where what was to run on a host may run instead; None: nowhere.
         user: the broker's user that it is, if the broker vouches for users: nobody speaks for others then.
         store: where operations are recorded.
@@ -96,12 +98,15 @@ class Backend:
         render_report: RenderReport | None = None,
         models: ModelDirectory | None = None,
         offload: Offload = asyncio.to_thread,
+        owner: str | None = None,
         instance: str | None = None,
         user: str | None = None,
         refuge: Refuge | None = None,
     ) -> None:
         self.instance = instance or ids.token()
         """The name of this process among those that share the database."""
+        self.owner = owner or self.instance
+        """Whose operations it carries."""
         self._settings = settings
         self._bus = bus
         self._store = store
@@ -112,8 +117,8 @@ class Backend:
         retries = RetryPolicy(settings.retry_backoff_s, refuge)
         host = socket.gethostname()
         sender, sources = f"backend@{host}", Sources(host, ids)
-        self._leases = Leases(self.instance, clock.monotonic)
-        self._feed = Feed(store, clock, offload=offload, on_commit=self._committed)
+        self._leases = Leases(self.owner, clock.monotonic)
+        self._feed = Feed(store, clock, offload=offload, on_commit=self._catch_up)
         self._progress = ProgressRecorder(
             store, clock=clock, offload=offload, on_progress=self._feed.progressed
         )
@@ -121,21 +126,32 @@ class Backend:
             store, clock=clock, offload=offload, silent_after_s=_SILENT_AFTER * settings.lease_s
         )
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
-        self._transactions = Transactions(store, self.instance, clock=clock, offload=offload)
+        self._transactions = Transactions(store, self.owner, clock=clock, offload=offload)
         self._logs = LogRecorder(self._transactions, clock=clock)
         self._steps = StepLog()
         self._relay = OutboxRelay(
-            Outbox(store, self.instance, retries, self._transactions),
+            Outbox(store, self.owner, self.instance, retries, self._transactions),
             EventPublisher(bus, sender=sender, ids=ids, clock=clock, timeout_s=settings.publish_timeout_s),
             clock=clock,
             offload=offload,
             on_change=self._changed,
             on_requested=self._leases.requested,
         )
+        self._following = Following(
+            store,
+            self.owner,
+            self._leases,
+            clock=clock,
+            accept_deadline_s=settings.accept_deadline_s,
+            offload=offload,
+            on_change=self._changed,
+            on_mail=self._relay.wake,
+        )
         self._persister = ModelPersister(
             store,
             models or ModelDirectory(settings.models_dir),
             blobs,
+            owner=self.owner,
             instance=self.instance,
             retries=retries,
             limit_bytes=settings.max_model_bytes,
@@ -186,7 +202,9 @@ class Backend:
             store,
             self._transactions,
             self._leases,
+            self._following,
             instance=self.instance,
+            owner=self.owner,
             retries=retries,
             interval_s=min(_SWEEP_S, settings.lease_s / 4),
             clock=clock,
@@ -200,7 +218,9 @@ class Backend:
         self._housekeeper = Housekeeper(
             store, self._transactions, Retention.from_settings(settings), clock=clock
         )
-        self._registration = Registration(store, self.instance, clock=clock, offload=offload)
+        self._registration = Registration(
+            store, self.instance, owner=self.owner, clock=clock, offload=offload
+        )
         self._working: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------------
@@ -211,7 +231,6 @@ class Backend:
         A bus that is away is waited for.
 
         Raises:
-            StoreError: another process is `BROKER_INSTANCE`, as this was to be.
             BusError: the bus has something else under our names, or was closed.
             DatabaseUnavailableError: the database, or the directory of instances, cannot be written.
             StorageFullError: a disk is full.
@@ -285,7 +304,7 @@ class Backend:
             StorageFullError: its disk is full.
         """
         await self._registration.enter()
-        submission = await self._transactions.change(self._submitter.decision(wish, owner=self.instance))
+        submission = await self._transactions.change(self._submitter.decision(wish, owner=self.owner))
         if submission.resumed:
             self._sweep.taken_over(submission.operation)
         else:
@@ -332,7 +351,7 @@ class Backend:
     async def next_unfinished(self) -> str | None:
         """Return the oldest operation that this backend carries and that has not ended."""
         unfinished = await self._offload(self._store.unfinished)
-        return next((op.operation_id for op in unfinished if op.owner == self.instance), None)
+        return next((op.operation_id for op in unfinished if op.owner == self.owner), None)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -364,8 +383,8 @@ class Backend:
         if operation.state.terminal:
             self._progress.forget(operation.operation_id)
 
-    def _committed(self) -> None:
-        self._relay.wake()
+    async def _catch_up(self) -> None:
+        await self._following.catch_up(is_due=False)
 
     def _has_just_fallen_back(self, operation: OperationRecord) -> bool:
         # From then on it is the other's, who publishes its request within milliseconds.
@@ -378,12 +397,12 @@ class Backend:
 
     @property
     def _is_broker(self) -> bool:
-        return self.instance == BROKER_INSTANCE
+        return self.owner == BROKER_OWNER
 
     def _repair(self) -> None:
         self._store.instances.remove_stale()
         try:
-            self._persister.repair(self._registration.is_at_work)
+            self._persister.repair(self._store.instances.is_gone)
         except KtrdrError as error:
             # Nothing depends on it: links are made anew with the next model.
             _log.warning("models directory not put right", error=str(error))

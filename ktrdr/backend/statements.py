@@ -30,13 +30,16 @@ OPERATION = select_operations().where(operations.c.id == _of_operation)
 OPERATIONS = select_operations().where(operations.c.id.in_(bindparam("of_operations", expanding=True)))
 OPERATION_AND_REQUEST = OPERATION.add_columns(operations.c.request)
 LOCKED_OPERATION = OPERATION.with_for_update(of=operations)
+FREE_OPERATION = OPERATION.with_for_update(of=operations, skip_locked=True)
 ACTIVE = [state for state in State if not state.terminal]
-ACTIVE_OF_OWNER = (
-    select(operations.c.state, func.count())
-    .where(operations.c.state.in_(ACTIVE))
-    .where(operations.c.owner == bindparam("of_owner"))
-    .group_by(operations.c.state)
+_ACTIVE_OF_OWNER = (
+    operations.c.state.in_(ACTIVE),
+    operations.c.owner == bindparam("of_owner"),
 )
+ACTIVE_OF_OWNER = (
+    select(operations.c.state, func.count()).where(*_ACTIVE_OF_OWNER).group_by(operations.c.state)
+)
+REVISIONS = select(operations.c.id, operations.c.revision).where(*_ACTIVE_OF_OWNER)
 REQUEST = select(operations.c.request).where(operations.c.id == _of_operation)
 CHECKPOINT = select(operations.c.checkpoint).where(operations.c.id == _of_operation)
 INSERT_OPERATION = insert(operations)
@@ -68,10 +71,26 @@ NEWEST_VERSION = select(func.max(models.c.version)).where(
 )
 
 INSERT_OUTGOING = insert(outbox)
+_UNSENT = (outbox.c.owner == bindparam("of_owner"), outbox.c.sent_at.is_(None))
 UNSENT = (
-    select(outbox.c.id, outbox.c.event_id, outbox.c.operation_id, outbox.c.delay_s)
-    .where(outbox.c.owner == bindparam("of_owner"), outbox.c.sent_at.is_(None))
+    select(outbox.c.id, outbox.c.event_id, outbox.c.operation_id, outbox.c.delay_s, outbox.c.claimed_by)
+    .where(*_UNSENT)
     .order_by(outbox.c.id)
+)
+UNCLAIMED = select(outbox.c.id).where(*_UNSENT, outbox.c.claimed_by.is_(None)).limit(1)
+CLAIMANTS = select(outbox.c.claimed_by).where(*_UNSENT, outbox.c.claimed_by.is_not(None)).distinct()
+# Whatever another is claiming at this moment is not waited for.
+CLAIM = (
+    update(outbox)
+    .where(
+        outbox.c.id.in_(
+            select(outbox.c.id)
+            .where(outbox.c.id.in_(bindparam("of_rows", expanding=True)))
+            .where(outbox.c.sent_at.is_(None), outbox.c.claimed_by.is_(None))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .returning(outbox.c.id)
 )
 OUTGOING = (
     select(outbox)
@@ -86,6 +105,12 @@ NEWEST_REQUEST = (
     .where(outbox.c.operation_id == _of_operation, outbox.c.type == _REQUESTED)
     .order_by(outbox.c.id.desc())
     .limit(1)
+)
+REQUESTS_OF_QUEUED = (
+    select(outbox.c.operation_id, outbox.c.event_id, outbox.c.sent_at)
+    .where(outbox.c.operation_id.in_(bindparam("of_operations", expanding=True)))
+    .where(outbox.c.type == _REQUESTED)
+    .order_by(outbox.c.id)
 )
 WITHDRAW_REQUESTS = delete(outbox).where(
     outbox.c.operation_id == _of_operation, outbox.c.sent_at.is_(None), outbox.c.type == _REQUESTED

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +19,13 @@ from ktrdr.backend.database import Database
 from ktrdr.backend.database_url import is_sqlite, parse_url
 from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
-from ktrdr.backend.instances import BROKER_INSTANCE, Instances, Registry
+from ktrdr.backend.instances import BROKER_OWNER, Instances, Registry
 from ktrdr.backend.lookup import find_operation
 from ktrdr.backend.records import AgentRecord, HistoryEntry, Load, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
 from ktrdr.backend.server_instances import ServerInstances
+from ktrdr.backend.servers import Server, read_servers
 from ktrdr.backend.statements import ACTIVE, ACTIVE_OF_OWNER, OPERATION, OPERATION_AND_REQUEST, OPERATIONS
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
@@ -38,6 +40,14 @@ T = TypeVar("T")
 
 _CONFLICTS = 10
 _AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Publisher:
+    """What publishes for an owner in this process."""
+
+    instance: str
+    tell: Callable[[list[OutgoingEvent]], object]
 
 
 class OperationStore:
@@ -59,7 +69,7 @@ class OperationStore:
         self._database = database
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
-        self._outbox_followers: dict[str, Callable[[list[OutgoingEvent]], object]] = {}
+        self._publishers: dict[str, _Publisher] = {}  # by owner
 
     @classmethod
     def open(
@@ -207,7 +217,7 @@ class OperationStore:
         """
         if operation.state.terminal or operation.owner is None:
             return False
-        if operation.owner == BROKER_INSTANCE:
+        if operation.owner == BROKER_OWNER:
             return self.is_served()
         return self.instances.is_alive(operation.owner)
 
@@ -216,7 +226,13 @@ class OperationStore:
 
         With SQLite it is seen on its own machine only, as the database is.
         """
-        return self.instances.is_alive(BROKER_INSTANCE)
+        return bool(self.servers())
+
+    def servers(self) -> list[Server]:
+        """Return the processes that live and carry what goes over the broker, the oldest first."""
+        with self._database.read() as connection:
+            recorded = read_servers(connection)
+        return [server for server in recorded if self.instances.is_alive(server.instance)]
 
     def why_waiting(self, operation: OperationRecord) -> str:
         """Return in words what the operation waits for; empty if it runs, is about to, or has ended."""
@@ -286,7 +302,7 @@ class OperationStore:
 
         return self.change(action)
 
-    def change(self, action: Callable[[Work], T], *, instance: str | None = None) -> T:
+    def change(self, action: Callable[[Work], T], *, owner: str | None = None) -> T:
         """Run an action in one write transaction; what it returns is durable.
 
         Delivery: the action is repeated, from a new reading, if another transaction was faster or in the way,
@@ -294,52 +310,59 @@ class OperationStore:
 
         Args:
             action: reads and writes.
-            instance: the backend on whose bus it may answer.
+            owner: on whose bus it may answer.
         """
         for _ in range(_CONFLICTS):
             try:
-                return self._run_together([action], instance)[0]
+                return self._run_together([action], owner)[0]
             except (ConflictError, IntegrityError) as error:
                 conflict = error
         raise DatabaseUnavailableError("Other processes change the same rows again and again.") from conflict
 
-    def change_all(
-        self, actions: Sequence[Callable[[Work], Any]], *, instance: str | None = None
-    ) -> list[Any]:
+    def change_all(self, actions: Sequence[Callable[[Work], Any]], *, owner: str | None = None) -> list[Any]:
         """Run actions as `change` does; return of each what it returns, or its error.
 
         They share one transaction. If anything goes wrong in it, it is undone, and each gets its own, so that
         none suffers from another.
         """
         try:
-            return self._run_together(actions, instance)
+            return self._run_together(actions, owner)
         except (DatabaseUnavailableError, StorageFullError) as error:
             return [error] * len(actions)
         except Exception:
-            return [self._outcome(action, instance) for action in actions]
+            return [self._outcome(action, owner) for action in actions]
 
-    def follow_outbox(self, owner: str, tell: Callable[[list[OutgoingEvent]], object] | None) -> None:
-        """Have an owner told what is committed here for it to publish, in that thread; None: no more."""
+    def publish_for(
+        self, owner: str, instance: str, tell: Callable[[list[OutgoingEvent]], object] | None
+    ) -> None:
+        """Have what is committed here for an owner to publish claimed by an instance, and told to it at once.
+
+        It is told in whichever thread commits; None: no more.
+        """
         if tell is None:
-            self._outbox_followers.pop(owner, None)
+            self._publishers.pop(owner, None)
         else:
-            self._outbox_followers[owner] = tell
+            self._publishers[owner] = _Publisher(instance, tell)
 
-    def _outcome(self, action: Callable[[Work], Any], instance: str | None) -> Any:
+    def _outcome(self, action: Callable[[Work], Any], owner: str | None) -> Any:
         try:
-            return self.change(action, instance=instance)
+            return self.change(action, owner=owner)
         except Exception as error:
             return error
 
-    def _run_together(self, actions: Sequence[Callable[[Work], T]], instance: str | None) -> list[T]:
-        with self._database.write() as connection:
+    def _run_together(self, actions: Sequence[Callable[[Work], T]], owner: str | None) -> list[T]:
+        publishers = dict(self._publishers)
+        claimants = {each: publisher.instance for each, publisher in publishers.items()}
+        # Several may hold what others wait for: rather than to wait with it, each is done on its own.
+        with self._database.write(patient=len(actions) == 1) as connection:
+            now = self._clock.now()
             works = [
-                Work(connection, now=self._clock.now(), ids=self._ids, instance=instance) for _ in actions
+                Work(connection, now=now, ids=self._ids, owner=owner, publishers=claimants) for _ in actions
             ]
             results = [action(work) for action, work in zip(actions, works, strict=True)]
-        for owner, tell in list(self._outbox_followers.items()):
-            if outgoing := [event for work in works for event in work.outgoing if event.owner == owner]:
-                tell(outgoing)
+        for each, publisher in publishers.items():
+            if outgoing := [event for work in works for event in work.outgoing if event.owner == each]:
+                publisher.tell(outgoing)
         return results
 
     def now(self) -> datetime:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ktrdr.backend import dispatching
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import Submission, SubmitTraining
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.work import Work
@@ -37,7 +37,7 @@ class Submitter:
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
 
-    def submit(self, wish: SubmitTraining, *, owner: str = BROKER_INSTANCE) -> Submission:
+    def submit(self, wish: SubmitTraining, *, owner: str = BROKER_OWNER) -> Submission:
         """Accept a training; when this returns, nothing loses it any more. Blocks.
 
         By default it goes over the broker: ``ktrdr serve`` publishes it, at once or when it is started. A
@@ -46,7 +46,7 @@ class Submitter:
 
         Args:
             wish: what to train.
-            owner: the instance that carries it.
+            owner: who carries it.
 
         Raises:
             ModelError: strategy, symbol or timeframe cannot be part of a path.
@@ -55,7 +55,7 @@ class Submitter:
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
-        return self._store.change(self.decision(wish, owner=owner), instance=owner)
+        return self._store.change(self.decision(wish, owner=owner), owner=owner)
 
     def decision(self, wish: SubmitTraining, *, owner: str) -> Callable[[Work], Submission]:
         """Return what records a training in a transaction of its owner; see `submit`."""
@@ -82,7 +82,7 @@ class Submitter:
                 known = dispatching.submitted_as(work.connection, wish.idempotency)
                 if known is not None:
                     return Submission(known, resumed=False, repeated=True)
-            if wish.fingerprint is not None and owner != BROKER_INSTANCE:
+            if wish.fingerprint is not None and owner != BROKER_OWNER:
                 unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, owner, is_gone)
                 if unfinished is not None:
                     return Submission(unfinished, resumed=True)

@@ -8,18 +8,19 @@ from sqlalchemy import select
 
 from ktrdr.backend import attempts, dispatching, returning
 from ktrdr.backend.away import Away
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.following import Following
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.leases import Lease, Leases, Request
 from ktrdr.backend.records import OperationRecord
-from ktrdr.backend.states import State
+from ktrdr.backend.servers import note_end, note_reach, read_servers
+from ktrdr.backend.statements import CLAIMANTS
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import operations, outbox
+from ktrdr.backend.tables import outbox
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock
 from ktrdr.errors import DatabaseUnavailableError, StorageFullError
-from ktrdr.events import TrainingRequested
 
 _log = structlog.get_logger()
 
@@ -28,20 +29,24 @@ TAKEOVER_GRACE_S = 5.0
 
 
 class Sweep:
-    """Looks after the operations of one instance, and after those that dead instances have left.
+    """Looks after the operations of one owner, and after those that dead instances have left.
+
+    Others that carry the same owner may do so too: whoever is first, in the database, is the one.
 
     Args:
         store: where operations are.
         transactions: where they are changed.
-        leases: what this instance waits for.
-        instance: itself.
+        leases: what is waited for.
+        following: keeps up with what others do.
+        instance: this one.
+        owner: whose operations it carries.
         retries: what follows an attempt that was given up.
         interval_s: between two sweeps.
         clock: for intervals.
         offload: where the database is asked.
         last_idle: when every queue was last seen empty, in monotonic seconds.
         why_cut_off: asked before anything is given up: why nobody can be heard, if that is so.
-        accept_deadline_s: how long a request that was published by a predecessor may wait.
+        accept_deadline_s: how long the broker may be away before what waits for an agent falls back.
         on_change: told of each operation that changed.
         is_listening: whether the bus is there, as far as is known without asking it.
     """
@@ -51,8 +56,10 @@ class Sweep:
         store: OperationStore,
         transactions: Transactions,
         leases: Leases,
+        following: Following,
         *,
         instance: str,
+        owner: str,
         retries: attempts.RetryPolicy,
         interval_s: float,
         clock: Clock,
@@ -66,15 +73,18 @@ class Sweep:
         self._store = store
         self._transactions = transactions
         self._leases = leases
+        self._following = following
         self._instance = instance
+        self._owner = owner
         self._retries = retries
         self._interval_s = interval_s
         self._clock = clock
         self._offload = offload
         self._last_idle = last_idle
         self._why_cut_off = why_cut_off
-        self._accept_deadline_s = accept_deadline_s
+        self._is_listening = is_listening
         self._was_cut_off = False
+        self._noted_reach: bool | None = None
         self._on_change = on_change
         self._away = None
         if retries.refuge is not None:
@@ -82,7 +92,8 @@ class Sweep:
                 store,
                 transactions,
                 retries.refuge,
-                is_away=lambda: self._was_cut_off or not is_listening(),
+                instance=instance,
+                is_away=lambda: not self._reaches_bus,
                 after_s=accept_deadline_s,
                 clock=clock,
                 offload=offload,
@@ -90,26 +101,24 @@ class Sweep:
             )
 
     async def begin(self) -> None:
-        """Go on with what is this instance's to go on with: what it owned before, or what nobody carries."""
-        if self._instance == BROKER_INSTANCE:
-            await self._follow_own()
-        else:
-            await self.adopt()
+        """Go on with what is this instance's to go on with: what its owner has, or what nobody carries."""
+        await self._following.catch_up()
+        if self._owner == BROKER_OWNER:
+            await self._offload(self._note_the_dead)
+        await self._succeed()
 
     async def run(self) -> None:
         """Sweep for ever."""
         while True:
             await self._clock.sleep(self._interval_s)
             try:
+                # First: what others have heard must not be taken for silent.
+                await self._following.catch_up()
                 await self.expire()
+                await self._note_reach()
                 if self._away is not None:
                     await self._away.look()
-                if self._instance == BROKER_INSTANCE:
-                    # Cancelled, perhaps, by another process.
-                    self._leases.cancelling(await self._offload(self._being_cancelled))
-                else:
-                    # What goes over the broker is another kind of work: it takes over nothing of processes.
-                    await self.adopt()
+                await self._succeed()
             except (DatabaseUnavailableError, StorageFullError) as error:
                 _log.warning("sweep waits", reason=str(error))
 
@@ -133,6 +142,7 @@ class Sweep:
             await self._change(partial(self._expire, lease))
         for request in self._leases.overdue():
             await self._change(partial(self._dispatch_again, request))
+            self._leases.came_back(request.operation_id, request.event_id)
 
     async def adopt(self) -> None:
         """Take over what nobody alive carries."""
@@ -147,34 +157,37 @@ class Sweep:
         self._leases.follow(operation, first_s=TAKEOVER_GRACE_S)
         self._on_change(operation)
 
-    async def _follow_own(self) -> None:
-        carried, published = await self._offload(self._own)
-        for operation in carried:
-            self._leases.follow(operation)
-            event_id = published.get(operation.operation_id)
-            if event_id is not None and operation.state is State.QUEUED:
-                self._leases.wait_for_claim(
-                    operation.operation_id, operation.attempt, event_id, self._accept_deadline_s
-                )
+    async def _succeed(self) -> None:
+        """Go on with what the dead have left."""
+        if self._owner == BROKER_OWNER:
+            # What goes over the broker is another kind of work: it takes over nothing of processes.
+            await self._offload(self._free_claims)
+        else:
+            await self.adopt()
 
-    def _own(self) -> tuple[list[OperationRecord], dict[str, str]]:
-        """Return what this instance owns, and the event ids of the newest requests that are on the bus."""
-        carried = [operation for operation in self._store.unfinished() if operation.owner == self._instance]
-        query = (
-            select(outbox.c.operation_id, outbox.c.event_id, outbox.c.sent_at)
-            .join(operations, operations.c.id == outbox.c.operation_id)
-            .where(operations.c.state == State.QUEUED, operations.c.owner == self._instance)
-            .where(outbox.c.type == TrainingRequested.type_name())
-            .order_by(outbox.c.id)
-        )
+    def _note_the_dead(self) -> None:
         with self._store.reading() as connection:
-            newest = {row.operation_id: row for row in connection.execute(query)}
-        return carried, {row.operation_id: row.event_id for row in newest.values() if row.sent_at is not None}
+            recorded = read_servers(connection)
+        for server in recorded:
+            if server.instance != self._instance and self._store.instances.is_gone(server.instance):
+                self._store.change(partial(note_end, instance=server.instance))
 
-    def _being_cancelled(self) -> list[str]:
-        query = select(operations.c.id).where(operations.c.state == State.CANCELLING)
+    @property
+    def _reaches_bus(self) -> bool:
+        return self._is_listening() and not self._was_cut_off
+
+    async def _note_reach(self) -> None:
+        """Let others know whether this instance can be heard."""
+        if self._owner == BROKER_OWNER and self._noted_reach is not (reaches := self._reaches_bus):
+            await self._transactions.change(partial(note_reach, instance=self._instance, reaches_bus=reaches))
+            self._noted_reach = reaches
+
+    def _free_claims(self) -> None:
         with self._store.reading() as connection:
-            return list(connection.execute(query).scalars())
+            claimants = list(connection.execute(CLAIMANTS, {"of_owner": self._owner}).scalars())
+        for claimant in claimants:
+            if claimant != self._instance and self._store.instances.is_gone(claimant):
+                self._store.change(partial(dispatching.free_claims, instance=claimant))
 
     def _abandoned(self) -> list[OperationRecord]:
         return [

@@ -25,14 +25,14 @@ class Transactions:
 
     Args:
         store: what is changed.
-        instance: the backend on whose bus the actions may answer.
+        owner: on whose bus the actions may answer.
         clock: for what can wait.
         offload: where a transaction is made.
     """
 
-    def __init__(self, store: OperationStore, instance: str, *, clock: Clock, offload: Offload) -> None:
+    def __init__(self, store: OperationStore, owner: str, *, clock: Clock, offload: Offload) -> None:
         self._store = store
-        self._instance = instance
+        self._owner = owner
         self._clock = clock
         self._offload = offload
         self._waiting: deque[tuple[Callable[[Work], Any], asyncio.Future[Any]]] = deque()
@@ -74,7 +74,7 @@ class Transactions:
             self._timer = None
         if self._running is None and self._waiting:
             self._running = asyncio.create_task(
-                self._run(), name=f"transactions-{self._instance}", context=context_of_no_operation()
+                self._run(), name=f"transactions-{self._owner}", context=context_of_no_operation()
             )
 
     async def _run(self) -> None:
@@ -88,7 +88,7 @@ class Transactions:
     async def _commit(self, batch: list[tuple[Callable[[Work], Any], asyncio.Future[Any]]]) -> None:
         actions = [action for action, _ in batch]
         try:
-            results = await self._offload(lambda: self._store.change_all(actions, instance=self._instance))
+            results = await self._offload(lambda: self._store.change_all(actions, owner=self._owner))
         except BaseException as error:
             # Nobody may wait for ever.
             results = [error] * len(batch)

@@ -1,7 +1,7 @@
 """What changes, as it changes: records of operations that this or any other process runs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -35,7 +35,7 @@ class Feed:
         store: where operations are read.
         clock: for the intervals.
         offload: where the database is asked.
-        on_commit: called when anybody has committed anything.
+        on_commit: called when anybody has committed anything, before watchers are told.
         poll_s: how often the database is asked.
     """
 
@@ -45,7 +45,7 @@ class Feed:
         clock: Clock | None = None,
         *,
         offload: Offload = asyncio.to_thread,
-        on_commit: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], Awaitable[None]] | None = None,
         poll_s: float = POLL_S,
     ) -> None:
         self._store = store
@@ -120,7 +120,8 @@ class Feed:
                     is_connected = True
                     has_changed = has_changed or news
                     if has_changed:
-                        self._on_commit()
+                        if self._on_commit is not None:
+                            await self._on_commit()
                         await self._read_watched()
                         has_changed = False
                 except (DatabaseUnavailableError, StorageFullError) as error:

@@ -1,16 +1,17 @@
 """One write transaction on operations: rows in, rows out, no decisions."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, CursorResult
+from sqlalchemy import Connection, CursorResult, Select
 
 from ktrdr.backend import statements
 from ktrdr.backend.conflicts import ConflictError
 from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
-from ktrdr.backend.states import Trigger, apply
+from ktrdr.backend.states import State, Trigger, apply
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
 from ktrdr.ids import IdFactory
 
@@ -40,15 +41,23 @@ class Work:
         connection: in a write transaction.
         now: the moment under which it is recorded.
         ids: makes the ids of the events that are sent.
-        instance: on whose bus answers are sent; None in a process that has no bus.
+        owner: on whose bus answers are sent; None in a process that has no bus.
+        publishers: owner → the instance of this process that publishes what is sent for it.
     """
 
     def __init__(
-        self, connection: Connection, *, now: datetime, ids: IdFactory, instance: str | None
+        self,
+        connection: Connection,
+        *,
+        now: datetime,
+        ids: IdFactory,
+        owner: str | None,
+        publishers: Mapping[str, str],
     ) -> None:
         self.connection = connection
         self.now = now
-        self.instance = instance
+        self.owner = owner
+        self._publishers = publishers
         self.outgoing: list[OutgoingEvent] = []
         """What is to be published after the commit, in the order of the decisions."""
         self._ids = ids
@@ -57,8 +66,17 @@ class Work:
 
     def operation(self, operation_id: str) -> OperationRecord | None:
         """Return the operation, locked until the end of the transaction where the database does so."""
-        found = self.connection.execute(statements.LOCKED_OPERATION, {"of_operation": operation_id})
-        row = found.one_or_none()
+        return self._locked(statements.LOCKED_OPERATION, operation_id)
+
+    def operation_if_free(self, operation_id: str) -> OperationRecord | None:
+        """Return the operation, locked likewise; None if another transaction has it."""
+        return self._locked(statements.FREE_OPERATION, operation_id)
+
+    def _locked(self, statement: Select[Any], operation_id: str) -> OperationRecord | None:
+        row = self.connection.execute(statement, {"of_operation": operation_id}).one_or_none()
+        if row is not None and row.state == State.COMPLETED and row.model_path is None:
+            # While it waited for the lock, only the operation itself was read anew, and not its model.
+            row = self.connection.execute(statement, {"of_operation": operation_id}).one_or_none()
         return operation_record(row) if row is not None else None
 
     def add(
@@ -217,11 +235,11 @@ class Work:
         )
 
     def send(self, event: OperationEvent, *, owner: str | None = None, delay_s: float = 0.0) -> None:
-        """Have the event published after the commit, by the instance that is named, or this one.
+        """Have the event published after the commit, on the bus of the owner that is named, or of this one.
 
         Where there is neither, nobody could hear it: an in-process bus ends with its process.
         """
-        carrier = owner or self.instance
+        carrier = owner or self.owner
         if carrier is None:
             return
         event_id = self._ids.event_id()
@@ -234,6 +252,8 @@ class Work:
             "delay_s": delay_s,
             "created_at": self.now,
             "tries": 0,
+            # Else whoever sees it first.
+            "claimed_by": self._publishers.get(carrier),
         }
         inserted = self.connection.execute(statements.INSERT_OUTGOING, values)
         self.outgoing.append(

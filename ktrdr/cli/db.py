@@ -23,6 +23,7 @@ from ktrdr.cli.settings import settings_for
 if TYPE_CHECKING:
     from ktrdr.backend.backup import Backup
     from ktrdr.backend.schema import SchemaStatus
+    from ktrdr.backend.servers import Server
     from ktrdr.settings import Settings
 
 app = typer.Typer(help="The operations database: status, upgrade, backup, restore.", no_args_is_help=True)
@@ -49,7 +50,7 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
                 ("schema", _schema_in_words(found.schema)),
                 ("operations", states or "none"),
                 ("models", str(found.models)),
-                ("served", "by a ktrdr serve" if found.is_served else "by no ktrdr serve that is seen"),
+                ("served", _servers_in_words(found.servers)),
             ]
         )
     )
@@ -228,6 +229,12 @@ def _as_json(found: "Backup") -> dict[str, object]:
 
 def _schema_as_json(schema: "SchemaStatus") -> dict[str, object]:
     return {"revision": schema.revision, "pending": schema.pending, "is_current": schema.is_current}
+
+
+def _servers_in_words(servers: "list[Server]") -> str:
+    if not servers:
+        return "by no ktrdr serve that is seen"
+    return f"by ktrdr serve: {', '.join(f'process {server.pid} on {server.host}' for server in servers)}"
 
 
 def _schema_in_words(schema: "SchemaStatus") -> Text:

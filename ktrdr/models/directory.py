@@ -202,11 +202,11 @@ class ModelDirectory:
                 findings.append(Finding(file, problem))
         return findings
 
-    def remove_leftovers(self, is_alive: Callable[[str], bool]) -> int:
+    def remove_leftovers(self, is_gone: Callable[[str], bool]) -> int:
         """Remove what dead processes have staged and not published; return how much there was."""
         removed = 0
         for path in (self.root / _STAGING).glob("*"):
-            if not is_alive(path.name.partition("~")[0]):
+            if is_gone(path.name.partition("~")[0]):
                 if path.is_symlink():
                     path.unlink(missing_ok=True)
                 else:

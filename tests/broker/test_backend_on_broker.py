@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentStatus, OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -55,7 +55,7 @@ class Installation:
             blobs=DirectoryBlobStore(self.settings.blobs_dir),
             clock=SystemClock(),
             ids=RandomIds(),
-            **{"instance": BROKER_INSTANCE, "user": "guest", **options},
+            **{"owner": BROKER_OWNER, "user": "guest", **options},
         )
         try:
             async with backend:

@@ -152,7 +152,7 @@ def test_a_process_is_alive_on_every_machine_until_it_is_killed(
         instances = ServerInstances(database)
         assert instances.is_alive("broker")
         assert not instances.is_alive("another")
-        with pytest.raises(StoreError, match="Another `ktrdr serve`"):
+        with pytest.raises(StoreError, match="is the instance broker"):
             instances.register("broker")
         process.kill()
         process.wait()

@@ -36,35 +36,43 @@ async def test_a_process_on_another_machine_is_not_taken_for_dead_until_it_is(
 @pytest.mark.broker
 @pytest.mark.fault
 @pytest.mark.long
-def test_a_backend_that_is_killed_is_succeeded_by_one_on_another_machine(
-    tmp_path: Path, private_node: PrivateNode, postgres_url: str
+def test_of_two_backends_on_two_machines_one_ends_what_the_other_was_at_when_it_was_killed(
+    tmp_path: Path, private_node: PrivateNode, empty_postgres_url: str
 ) -> None:
     with Deployment(tmp_path, private_node) as deployment:
         blobs = tmp_path / "blobs"
-        deployment.variables |= {"KTRDR_DATABASE_URL": postgres_url, "KTRDR_BLOB_STORE": str(blobs)}
+        deployment.variables |= {"KTRDR_DATABASE_URL": empty_postgres_url, "KTRDR_BLOB_STORE": str(blobs)}
         deployment.settings = Settings(
             home=deployment.home,
             models_dir=deployment.models,
-            database_url=postgres_url,  # type: ignore[arg-type]  # pydantic makes a secret of it
+            database_url=empty_postgres_url,  # type: ignore[arg-type]  # pydantic makes a secret of it
             blob_store=str(blobs),
         )
-        first = deployment.serve()
+        # Both at once, on a database without tables.
+        servers = [deployment.start("serve", KTRDR_HOME=str(tmp_path / name)) for name in ("one", "another")]
+        for server in servers:
+            server.until_said("serving")
+        store = deployment.open_store()
+        assert sorted(each.pid for each in store.servers()) == sorted(each.process.pid for each in servers)
         deployment.ready_agent("alpha", KTRDR_BLOB_STORE=str(blobs))
-        operation = deployment.submit(*epochs(300))
+        running = deployment.submit(*epochs(40))
         eventually(
-            lambda: deployment.has_reached_epoch(1, operation=operation),
+            lambda: deployment.has_reached_epoch(1, operation=running),
             within_s=60,
             otherwise=deployment.describe,
         )
-        elsewhere = {"KTRDR_HOME": str(tmp_path / "elsewhere")}
-        refused = deployment.start("serve", **elsewhere)
-        assert refused.wait() == 1
-        assert f"process {first.process.pid}" in refused.stderr
-        first.send(signal.SIGKILL)
-        first.process.wait()
-        deployment.serve(**elsewhere)
+        queued = deployment.submit_again(running, [1])
+        eventually(
+            lambda: all(store.get(each).state is State.QUEUED for each in queued),
+            within_s=60,
+            otherwise=deployment.describe,
+        )
+        deployment.submit_again(running, [2])
+        servers[0].send(signal.SIGKILL)
+        servers[0].process.wait()
+        assert [each.pid for each in store.servers()] == [servers[1].process.pid]
         deployment.wait_for_all()
-        (ended,) = deployment.operations()
-        assert (ended.state, ended.attempt) == (State.COMPLETED, 1)
-        assert deployment.versions() == [ended.model]
+        ended = deployment.operations()
+        assert [(each.state, each.attempt) for each in ended] == [(State.COMPLETED, 1)] * 3
+        assert sorted(deployment.versions()) == sorted(str(each.model) for each in ended)
         deployment.wait_for_empty_queues()

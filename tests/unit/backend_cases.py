@@ -354,9 +354,10 @@ class World:
             backend._working.remove_done_callback(backend._ended)
             backend._working.cancel()
             await asyncio.wait((backend._working,))
+            backend._working = None
         backend._transactions.abandon()
         await backend._bus.close()
-        lock = backend._registration._lock
+        lock, backend._registration._lock = backend._registration._lock, None
         if isinstance(lock, InstanceLock):
             if lock._descriptor is not None:
                 os.close(lock._descriptor)
@@ -418,6 +419,7 @@ class World:
                 store,
                 ModelDirectory(self.settings.models_dir),
                 self.backend_blobs,
+                owner="elsewhere",
                 instance="elsewhere",
                 retries=RetryPolicy(1.0),
                 limit_bytes=2**30,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ktrdr.backend.falling_back import Refuge
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import HistoryEntry, OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.blobs.directory import DirectoryBlobStore
@@ -57,6 +57,31 @@ class Both:
 
 
 @asynccontextmanager
+async def another_for_hosts(both: Both) -> AsyncIterator[Line]:
+    """A backend of the host agents in another process; yields its line to the broker."""
+    lines: list[Line] = []
+
+    def wrap(_bus: object) -> Line:
+        lines.append(Line(both.world.broker))
+        return lines[-1]
+
+    times = {"accept_deadline_s": 10.0, "lease_s": 6.0}
+    other = World.make(
+        both.world.directory,
+        clock=both.world.clock,
+        broker=both.world.broker,
+        wrap=wrap,
+        backend={"owner": BROKER_OWNER},
+        **times,
+    )
+    await other.backend.start()
+    try:
+        yield lines[0]
+    finally:
+        await other.stop()
+
+
+@asynccontextmanager
 async def both_backends(tmp_path: Path, **settings: Any) -> AsyncIterator[Both]:
     lines: list[Line] = []
 
@@ -65,7 +90,7 @@ async def both_backends(tmp_path: Path, **settings: Any) -> AsyncIterator[Both]:
         return lines[-1]
 
     refuge = Refuge("local-1", max_attempts=3)
-    hosts = {"instance": BROKER_INSTANCE, "refuge": refuge}
+    hosts = {"owner": BROKER_OWNER, "refuge": refuge}
     times = {"accept_deadline_s": 10.0, "lease_s": 6.0}
     async with started(tmp_path, backend=hosts, wrap=wrap, **times, **settings) as world:
         broker = MemoryBroker(world.clock)

@@ -16,7 +16,7 @@ from host_agent.directory import AgentDirectory, open_directory
 from host_agent.endings import Cancelled, Ending
 from host_agent.frames import LogLine
 from host_agent.options import AgentOptions
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import HistoryKind
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -140,7 +140,7 @@ async def backend_on(broker: MemoryBroker, root: Path) -> AsyncIterator[tuple[Ba
             blobs=DirectoryBlobStore(settings.blobs_dir),
             clock=SystemClock(),
             ids=RandomIds(),
-            instance=BROKER_INSTANCE,
+            owner=BROKER_OWNER,
         )
         async with backend:
             yield backend, store

@@ -8,7 +8,7 @@ import pytest
 
 from ktrdr.backend.audit import audit_entries
 from ktrdr.backend.housekeeping import tidy
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
@@ -85,7 +85,7 @@ async def test_a_lane_that_is_named_is_waited_in(api: Api, client: httpx.AsyncCl
     api.store.cancel(once["task_id"], "enough")
     again = (await retry(client, once["task_id"])).json()["task_id"]
     assert request_of(api, again).lane == "quick"
-    assert (api.store.get(again).owner, api.store.get(again).place) == (BROKER_INSTANCE, None)
+    assert (api.store.get(again).owner, api.store.get(again).place) == (BROKER_OWNER, None)
     assert codes(await retry(client, first, lane="quick", execution_mode="auto")) == (400, "invalid-request")
 
 

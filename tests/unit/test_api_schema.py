@@ -50,7 +50,11 @@ def test_whatever_is_sent_is_answered_as_described(
 ) -> None:
     operation = described[path][method]
     known, statuses = {}, set()
-    if mode is GenerationMode.POSITIVE and "{operation_id}" in path and not path.endswith(("/events", "/stream")):
+    if (
+        mode is GenerationMode.POSITIVE
+        and "{operation_id}" in path
+        and not path.endswith(("/events", "/stream"))
+    ):
         known["operation_id"] = Submitter(api.settings, api.store).submit(wish()).operation.operation_id
 
     @given(case=operation.as_strategy(mode, path_parameters=known or None))

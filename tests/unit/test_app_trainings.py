@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from ktrdr.app.backends import Backends
+from ktrdr.app.deciding import default_mode
 from ktrdr.app.trainings import Trainings
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import StrategyText, TrainingWish
 from ktrdr.drill.market import write_bars, write_strategy
 from ktrdr.errors import IdempotencyError, NowhereToTrainError, SettingsError, StrategyError
@@ -58,7 +60,7 @@ async def test_what_is_to_run_on_a_host_goes_over_the_broker(both: Both) -> None
     await both.world.pass_time()
     assert both.world.agent.waiting == 1
     assert accepted.created
-    assert (accepted.decision.where, accepted.operation.owner) == (Place.HOST, BROKER_INSTANCE)
+    assert (accepted.decision.where, accepted.operation.owner) == (Place.HOST, BROKER_OWNER)
 
 
 async def test_the_decision_is_in_the_operation_and_its_history(both: Both) -> None:
@@ -134,7 +136,7 @@ async def test_what_names_a_lane_waits_in_it_and_never_falls_back(both: Both) ->
     accepted = await trainings.submit(wish, mode=None, idempotency_key="k-1")
     await both.world.pass_time(3 * both.world.settings.accept_deadline_s)
     record = both.get(accepted.operation.operation_id)
-    assert (record.owner, record.place, record.state.terminal) == (BROKER_INSTANCE, None, False)
+    assert (record.owner, record.place, record.state.terminal) == (BROKER_OWNER, None, False)
     assert both.beside.waiting == 0
     assert both.fell_back(record.operation_id) == []
     again = await trainings.submit(wish, mode=None, idempotency_key="k-1")
@@ -144,7 +146,7 @@ async def test_what_names_a_lane_waits_in_it_and_never_falls_back(both: Both) ->
 async def test_what_names_a_lane_waits_also_where_no_broker_is_named(both: Both) -> None:
     wish = replace(WISH, lane="fast", names_lane=True)
     accepted = await _trainings(both, with_hosts=False).submit(wish, mode=Mode.HOST)
-    assert (accepted.operation.owner, accepted.operation.place) == (BROKER_INSTANCE, None)
+    assert (accepted.operation.owner, accepted.operation.place) == (BROKER_OWNER, None)
 
 
 async def test_a_lane_and_a_mode_that_is_not_host_are_refused(both: Both) -> None:
@@ -165,6 +167,13 @@ async def test_the_default_mode_is_host_if_a_broker_is_named_until_it_is_set(bot
     await _trainings(both).set_default_mode(Mode.HOST)
     await _trainings(both).set_default_mode(Mode.AUTO)
     assert await _trainings(both, default_mode="local").default_mode() is Mode.AUTO
+
+
+async def test_the_default_mode_that_is_set_at_one_backend_is_that_of_all(both: Both) -> None:
+    with OperationStore.open(both.world.settings) as of_another_process:
+        for mode in (Mode.AUTO, Mode.LOCAL):
+            await _trainings(both).set_default_mode(mode)
+            assert default_mode(both.world.settings, of_another_process).mode is mode
 
 
 async def test_what_names_no_mode_runs_by_the_default_and_says_so(both: Both) -> None:

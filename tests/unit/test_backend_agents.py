@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
+from ktrdr.backend.presences import Presences
 from ktrdr.backend.records import AgentRecord, AgentStatus
 from ktrdr.backend.states import State
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.topology import DEAD_LETTERS, PRESENCE, route
 from ktrdr.events import (
+    PROTOCOL_VERSION,
     AgentPresence,
     Envelope,
     Event,
@@ -24,16 +26,14 @@ from ktrdr.events import (
     encode,
 )
 from ktrdr.ids import RandomIds
-from tests.unit.backend_cases import Run, World, started
+from tests.unit.backend_cases import Run, World, inline, started
 
 OWN_USER = "backend"
 
 
 @pytest.fixture
 async def world(tmp_path: Path, usual_database_url: str) -> AsyncIterator[World]:
-    async with started(
-        tmp_path, database_url=usual_database_url, backend={"instance": BROKER_INSTANCE}
-    ) as world:
+    async with started(tmp_path, database_url=usual_database_url, backend={"owner": BROKER_OWNER}) as world:
         yield world
 
 
@@ -116,6 +116,40 @@ async def test_who_says_the_same_for_hours_is_not_silent(world: World) -> None:
     assert agent.status is AgentStatus.READY
     assert agent.last_seen - first.last_seen > timedelta(seconds=50)
     assert agent.started_at == first.started_at
+
+
+async def test_what_one_backend_records_late_undoes_nothing_that_another_has(world: World) -> None:
+    ready = AgentPresence(
+        agent_id="agent-1",
+        state="ready",
+        device="cpu",
+        protocol_version=PROTOCOL_VERSION,
+        lanes=("any",),
+        slots_total=1,
+        slots_busy=0,
+    )
+    draining = ready.model_copy(update={"state": "draining"})
+    prompt, late = (
+        Presences(world.store, clock=world.clock, offload=inline, silent_after_s=20.0) for _ in range(2)
+    )
+    said_at = datetime(2020, 1, 1, tzinfo=UTC)  # by its own clock
+
+    def hear(presences: Presences, event: AgentPresence, after_s: float) -> None:
+        moment = said_at + timedelta(seconds=after_s)
+        presences.take(event, Envelope(event, event_id="e", sender="agent-1@machine", occurred_at=moment))
+
+    hear(prompt, ready, 0)
+    hear(late, ready, 0)
+    await world.pass_time(1)
+    hear(prompt, draining, 1)
+    await prompt.flush()
+    last_seen = _agent(world).last_seen
+    await late.flush()
+    assert (_agent(world).status, _agent(world).last_seen) == (AgentStatus.DRAINING, last_seen)
+    # A clock that was set back holds nothing up.
+    hear(prompt, ready, -3600)
+    await prompt.flush()
+    assert _agent(world).status is AgentStatus.READY
 
 
 async def test_an_agent_that_comes_back_has_started_anew_and_was_first_seen_before(world: World) -> None:
@@ -261,7 +295,7 @@ def _events(run: Run) -> list[Event]:
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[World]:
     """A backend on a broker that vouches for its users."""
-    backend = {"instance": BROKER_INSTANCE, "user": OWN_USER}
+    backend = {"owner": BROKER_OWNER, "user": OWN_USER}
     async with started(tmp_path, backend=backend) as world:
         yield world
 

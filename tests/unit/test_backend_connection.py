@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.sources import Sources
 from ktrdr.backend.states import State
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
@@ -39,7 +39,7 @@ def _on_a_line() -> dict[str, object]:
         "clock": clock,
         "broker": broker,
         "wrap": lambda bus: line,
-        "backend": {"instance": BROKER_INSTANCE},
+        "backend": {"owner": BROKER_OWNER},
     }
 
 
@@ -152,7 +152,7 @@ async def test_a_backend_starts_while_the_broker_is_away(tmp_path: Path) -> None
 
 
 async def test_something_else_under_our_names_is_told_at_the_start(tmp_path: Path) -> None:
-    world = World.make(tmp_path, backend={"instance": BROKER_INSTANCE})
+    world = World.make(tmp_path, backend={"owner": BROKER_OWNER})
     other = Exchange("ktrdr.events", ExchangeKind.FANOUT)
     await world.backend._bus.declare(Topology(exchanges=(other,)))
     starting = asyncio.create_task(world.backend.start())

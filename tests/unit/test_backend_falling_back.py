@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.states import State
 from ktrdr.events import FailureCause
 from ktrdr.training.execution_mode_selector import Mode, Place
-from tests.unit.refuge_cases import Both, both_backends
+from tests.unit.refuge_cases import Both, another_for_hosts, both_backends
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_what_requires_a_gpu_or_was_sent_to_a_lane_by_name_waits_for_a_hos
     operation_id = await both.submit(**fields)
     await both.world.pass_time(12)
     assert both.fell_back(operation_id) == []
-    assert both.get(operation_id).owner == BROKER_INSTANCE
+    assert both.get(operation_id).owner == BROKER_OWNER
     assert both.beside.waiting == 0
 
 
@@ -92,7 +92,7 @@ async def test_what_ran_on_a_host_that_is_lost_goes_to_another_if_there_is_one(b
         await other.present()
         await both.world.pass_time(1)
     operation = both.get(run.request.operation_id)
-    assert (operation.attempt, operation.place, operation.owner) == (2, Place.HOST, BROKER_INSTANCE)
+    assert (operation.attempt, operation.place, operation.owner) == (2, Place.HOST, BROKER_OWNER)
     assert both.fell_back(operation.operation_id) == []
 
 
@@ -103,7 +103,7 @@ async def test_a_host_that_is_back_before_the_run_here_has_begun_goes_on_with_it
     await both.world.agent.present(run)
     await both.world.pass_time()
     operation = both.get(run.request.operation_id)
-    assert (operation.state, operation.attempt, operation.owner) == (State.RUNNING, 1, BROKER_INSTANCE)
+    assert (operation.state, operation.attempt, operation.owner) == (State.RUNNING, 1, BROKER_OWNER)
     assert operation.place is Place.HOST
     await both.beside.accept(both.beside.claim(unwanted))
     await both.world.pass_time()
@@ -226,3 +226,18 @@ async def test_only_the_absence_that_lasts_counts(both: Both) -> None:
     assert both.fell_back(operation_id) == []
     await both.world.pass_time(4)
     assert len(both.fell_back(operation_id)) == 1
+
+
+async def test_what_waits_goes_on_waiting_while_any_backend_reaches_the_broker(both: Both) -> None:
+    operation_id = await both.submit(max_attempts=1)
+    async with another_for_hosts(both) as line:
+        await both.world.pass_time(2)
+        await both.line.cut()
+        await both.world.pass_time(30)
+        assert both.get(operation_id).owner == BROKER_OWNER
+        assert both.fell_back(operation_id) == []
+        await line.cut()
+        await both.world.pass_time(3)
+        assert len(both.fell_back(operation_id)) == 1
+        await both.finish_here()
+        assert both.get(operation_id).state is State.COMPLETED

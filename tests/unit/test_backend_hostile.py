@@ -121,7 +121,7 @@ async def test_an_internal_task_that_crashes_brings_the_backend_down_loudly(tmp_
     def broken(*args: object, **kwargs: object) -> Any:
         raise ZeroDivisionError("a defect")
 
-    world.backend._relay._outbox.unsent = broken  # type: ignore[method-assign]  # there is no other way in
+    world.backend._relay._outbox.mark_sent = broken  # type: ignore[method-assign]  # there is no other way in
     await world.backend.submit(wish())
     await world.pass_time()
     with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from ktrdr.backend.housekeeping import chores, tidy
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import (
@@ -34,7 +34,7 @@ KEPT = Retention.from_settings(Settings())
 @pytest.fixture
 async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     async with started(
-        tmp_path, database_url=database_url, backend={"instance": BROKER_INSTANCE}, retry_backoff_s=0.0
+        tmp_path, database_url=database_url, backend={"owner": BROKER_OWNER}, retry_backoff_s=0.0
     ) as world:
         yield world
 
@@ -80,6 +80,7 @@ async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: Wo
 
     backend = world.backend
     assert len(backend._leases) == 0
+    assert backend._leases.revisions() == {}
     relay, progress, feed = backend._relay, backend._progress, backend._feed
     for held in (relay._schedule, relay._queues, relay._in_hand, relay._settled, feed._known, feed._watchers):
         assert not held
@@ -136,7 +137,7 @@ async def test_instances_that_ended_long_ago_are_forgotten(world: World) -> None
     world.clock._elapsed += 31 * DAY_S
     tidy(world.store, KEPT)
     with world.store.reading() as connection:
-        assert set(connection.execute(select(instances.c.id)).scalars()) == {"alive", BROKER_INSTANCE}
+        assert set(connection.execute(select(instances.c.id)).scalars()) == {"alive", world.backend.instance}
     lock.release()
 
 

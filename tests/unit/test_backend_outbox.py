@@ -148,7 +148,7 @@ async def test_what_is_sent_while_the_outbox_is_being_read_is_not_sent_again(wor
     bus.hold = asyncio.Event()
     transactions = Transactions(world.store, "elsewhere", clock=SystemClock(), offload=inline)
     relay = OutboxRelay(
-        Outbox(world.store, "elsewhere", RetryPolicy(1.0), transactions),
+        Outbox(world.store, "elsewhere", "one", RetryPolicy(1.0), transactions),
         EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
         clock=world.clock,
         offload=slowly,
@@ -186,7 +186,7 @@ async def test_what_this_process_commits_goes_out_in_order_though_the_outbox_can
     bus = Obstructed(MemoryBus(world.broker))
     transactions = Transactions(world.store, "elsewhere", clock=SystemClock(), offload=inline)
     relay = OutboxRelay(
-        Outbox(world.store, "elsewhere", RetryPolicy(1.0), transactions),
+        Outbox(world.store, "elsewhere", "one", RetryPolicy(1.0), transactions),
         EventPublisher(cast(Bus, bus), sender="elsewhere", ids=RandomIds(), clock=world.clock, timeout_s=5.0),
         clock=world.clock,
         offload=once,

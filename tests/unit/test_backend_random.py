@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
@@ -29,6 +29,8 @@ SEEDS = (
     if "KTRDR_TEST_SEEDS" in os.environ
     else [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 40))]
 )
+_FEW = [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 40))]
+SEEDS_TOGETHER = SEEDS if "KTRDR_TEST_SEEDS" in os.environ else _FEW
 STEPS = 60
 CAUSES = [FailureCause.RUNNER_CRASHED, FailureCause.AGENT_RESTARTED, FailureCause.OUT_OF_MEMORY]
 
@@ -179,6 +181,9 @@ class Chaos:
         assert sorted(model.operation_id for model in models) == sorted(completed)
         assert sorted(model.version for model in models) == list(range(1, len(models) + 1))
 
+    async def stop(self) -> None:
+        await self.world.stop()
+
     async def come_to_an_end(self) -> None:
         """An agent that works, and time: then every operation ends."""
         for _ in range(200):
@@ -202,7 +207,7 @@ class ChaosOnABroker(Chaos):
             clock=self.clock,
             broker=broker,
             wrap=lambda bus: self.line,
-            backend={"instance": BROKER_INSTANCE},
+            backend={"owner": BROKER_OWNER},
         )
 
     def actions(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
@@ -261,6 +266,44 @@ class ChaosOnABroker(Chaos):
         await super().come_to_an_end()
 
 
+class ChaosTogether(ChaosOnABroker):
+    """Two backends on one broker, each with a line of its own: what happens, happens to one or the other."""
+
+    def new_world(self) -> World:
+        first = super().new_world()
+        line, self.line = self.line, Line(first.broker)
+        self.other = World.make(
+            self.directory,
+            clock=self.clock,
+            broker=first.broker,
+            wrap=lambda bus: self.line,
+            backend={"owner": BROKER_OWNER},
+        )
+        self.other.agent = first.agent
+        self.other_line, self.line = self.line, line
+        return first
+
+    def actions(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
+        return [*super().actions(), (15, self.turn_to_the_other)]
+
+    async def play(self) -> None:
+        await self.other.backend.start()
+        await super().play()
+
+    async def turn_to_the_other(self) -> None:
+        self.world, self.other = self.other, self.world
+        self.line, self.other_line = self.other_line, self.line
+
+    async def come_to_an_end(self) -> None:
+        await self.mend()
+        await self.turn_to_the_other()
+        await super().come_to_an_end()
+
+    async def stop(self) -> None:
+        await self.other.stop()
+        await super().stop()
+
+
 async def _play(chaos: Chaos) -> None:
     await chaos.play()
     await chaos.come_to_an_end()
@@ -270,7 +313,7 @@ async def _play(chaos: Chaos) -> None:
         assert directory.verify(model.name, model.files) == []
     dead_letters = chaos.world.broker.queue_depth("ktrdr.dead-letters")
     assert dead_letters == 0
-    await chaos.world.stop()
+    await chaos.stop()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -278,6 +321,13 @@ async def test_on_a_broker_too_each_operation_ends_once_and_with_at_most_one_mod
     tmp_path: Path, seed: int
 ) -> None:
     await _play(ChaosOnABroker(tmp_path, seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS_TOGETHER)
+async def test_with_two_backends_too_each_operation_ends_once_and_with_at_most_one_model(
+    tmp_path: Path, seed: int
+) -> None:
+    await _play(ChaosTogether(tmp_path, seed))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.states import State
 from ktrdr.events import BlobRef, CheckpointSaved, FailureCause
 from tests.unit.backend_cases import Run, ScriptedAgent, World, started
@@ -14,9 +14,7 @@ from tests.unit.backend_cases import Run, ScriptedAgent, World, started
 
 @pytest.fixture
 async def world(tmp_path: Path, usual_database_url: str) -> AsyncIterator[World]:
-    async with started(
-        tmp_path, database_url=usual_database_url, backend={"instance": BROKER_INSTANCE}
-    ) as world:
+    async with started(tmp_path, database_url=usual_database_url, backend={"owner": BROKER_OWNER}) as world:
         yield world
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.states import State
 from ktrdr.bus.dead_letters import REASON_HEADER
 from ktrdr.bus.memory import MemoryBus
@@ -20,7 +20,7 @@ from tests.unit.backend_cases import ScriptedAgent, World, started
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A backend on a broker, and an agent that takes requests only when it is told to."""
-    async with started(tmp_path, backend={"instance": BROKER_INSTANCE}) as world:
+    async with started(tmp_path, backend={"owner": BROKER_OWNER}) as world:
         await world.agent.stop()
         world.agent = ScriptedAgent(world.broker, world.clock, lanes=())
         await world.agent.start()

@@ -151,7 +151,7 @@ async def test_who_comes_second_leaves_what_another_has_taken_over(tmp_path: Pat
         seen_by_both = first.get(operation_id)
         taken = [
             world.store.change(
-                partial(world.backend._sweep._take_over, seen_by_both), instance=world.backend.instance
+                partial(world.backend._sweep._take_over, seen_by_both), owner=world.backend.owner
             )
             for world in (first, second)
         ]

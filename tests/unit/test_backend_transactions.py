@@ -33,9 +33,9 @@ class Counted(Database):
         super().__init__(url, **options)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, patient: bool = True) -> Iterator[Connection]:
         self.begun += 1
-        with super().write() as connection:
+        with super().write(patient=patient) as connection:
             yield connection
             if self.gate is not None:
                 self.waits.set()

@@ -251,12 +251,13 @@ async def test_watchers_here_and_in_another_process_see_each_step_before_the_nex
     await agent.start()
     async with backend, Feed(other) as feed:
         operation_id = (await backend.submit(wish())).operation.operation_id
-        run = await agent.take()
-        await eventually(lambda: store.get(operation_id).state is State.RUNNING, "the grant")
         seen: dict[str, list[int]] = {"here": [], "elsewhere": []}
+        running: set[str] = set()
 
         async def watch(where: str, source: object) -> None:
             async for record in source.watch(operation_id):  # type: ignore[attr-defined]  # both have it
+                if record.state is State.RUNNING:
+                    running.add(where)
                 if record.progress is not None:
                     seen[where].append(record.progress.sequence)
 
@@ -264,6 +265,9 @@ async def test_watchers_here_and_in_another_process_see_each_step_before_the_nex
             asyncio.create_task(watch("here", backend)),
             asyncio.create_task(watch("elsewhere", feed)),
         ]
+        run = await agent.take()
+        # By then it is known here who holds it, of whom alone progress is taken.
+        await eventually(lambda: "here" in running, "the grant")
         for number in range(1, 11):
             await agent.progress(run, number)
             await eventually(

@@ -69,7 +69,7 @@ def test_the_status_of_a_database_is_told_without_its_password(
     told = ask("status")
     assert told["engine"].startswith(("SQLite 3.", "PostgreSQL 1"))
     assert told["schema"] == {"revision": HEAD, "pending": [], "is_current": True}
-    assert (told["operations"], told["models"], told["is_served"]) == ({}, 0, False)
+    assert (told["operations"], told["models"], told["servers"]) == ({}, 0, [])
     assert told["size_bytes"] > 10_000
     shown = run("status").output
     assert f"{HEAD}, up to date" in shown

@@ -164,12 +164,12 @@ def test_a_directory_in_the_place_of_latest_is_not_replaced(directory: ModelDire
 def test_what_dead_processes_staged_is_removed_and_the_rest_stays(directory: ModelDirectory) -> None:
     directory.stage(FILES, owner="dead")
     alive = directory.stage(FILES, owner="alive")
-    assert directory.remove_leftovers(lambda owner: owner == "alive") == 1
+    assert directory.remove_leftovers(lambda owner: owner != "alive") == 1
     assert list((directory.root / ".staging").iterdir()) == [alive.path]
 
 
 def test_there_is_nothing_to_remove_where_nothing_was_written(directory: ModelDirectory) -> None:
-    assert directory.remove_leftovers(lambda _owner: False) == 0
+    assert directory.remove_leftovers(lambda _owner: True) == 0
     assert not directory.root.exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from host_agent.steps import AgentStep
 from ktrdr.app.embedded import prepare, submission_of, train_embedded
 from ktrdr.app.hosting import hosted
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.log_reading import LogRecord, read_log
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -56,7 +56,7 @@ async def trained_on_a_host(settings: Settings) -> str:
     with closing(open_blob_store(settings)) as blobs, OperationStore.open(settings) as store:
         bus = MemoryBus(broker)
         backend = Backend(
-            settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids, instance=BROKER_INSTANCE
+            settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids, owner=BROKER_OWNER
         )
         async with backend:
             wish = submission_of(prepare(WISH, settings, blobs), WISH, ids)

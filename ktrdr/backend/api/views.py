@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.listing import AttemptRecord, NumberedEntry
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
@@ -205,7 +205,7 @@ def _detail(record: OperationRecord, request: TrainingRequested | None) -> dict[
         "metadata": MetadataView(
             symbol=record.symbol,
             timeframe=record.timeframe,
-            mode=record.place or (Place.HOST if record.owner == BROKER_INSTANCE else Place.LOCAL),
+            mode=record.place or (Place.HOST if record.owner == BROKER_OWNER else Place.LOCAL),
             start_date=min((each.start for each in bars), default=None),
             end_date=max((each.end for each in bars), default=None),
             parameters={"strategy_name": record.strategy, "seed": record.seed},
