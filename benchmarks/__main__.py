@@ -16,6 +16,7 @@ from ktrdr.logs import configure_logging
 _ALL = (
     *("executor", "features", "event_path", "start_up"),
     *("publishing", "accepting", "jobs", "scaling", "progress", "cancelling", "large_model", "presence"),
+    *("posting", "watching", "health", "listing", "memory"),
 )
 _RESULTS = Path(__file__).parent / "results" / "latest.json"
 

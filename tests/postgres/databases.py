@@ -104,8 +104,11 @@ class Databases:
 
 
 @contextmanager
-def any_postgres() -> Iterator[str]:
+def any_postgres(*, durable: bool = False) -> Iterator[str]:
     """Find or start a PostgreSQL, and yield its URL: the one that is given, one in Docker, or a private one.
+
+    Args:
+        durable: whether a private one waits for the disk, as the others do.
 
     Raises:
         PostgresUnavailableError: There is none; the message names the one command that gets one.
@@ -114,4 +117,4 @@ def any_postgres() -> Iterator[str]:
         url = given_url()
         if url is None and docker_answers():
             url = stack.enter_context(container("postgres"))
-        yield url if url is not None else stack.enter_context(PrivatePostgres()).url
+        yield url if url is not None else stack.enter_context(PrivatePostgres(durable=durable)).url

@@ -18,12 +18,11 @@ _READY = "database system is ready to accept connections"
 _PORT_TAKEN = "could not bind"
 # The processes of one that was killed end by themselves, a moment later.
 _NOT_GONE = "is still in use"
+# A test may kill the server, but pulls no plug: what the system has was not lost.
+_FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    # A test may kill the server, but pulls no plug: what the system has was not lost.
-    "fsync": "off",
-    "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "shared_buffers": "32MB",
@@ -45,13 +44,17 @@ class PrivatePostgres:
     process by any cause. Who connects has to show a password. A context manager that starts and stops.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         """Prepare a server.
+
+        Args:
+            durable: whether what is committed also survives a failure of power, which takes longer.
 
         Raises:
             PostgresUnavailableError: There is no PostgreSQL on this machine.
         """
         self._programs = find_programs()
+        self._settings = _SETTINGS if durable else {**_SETTINGS, **_FORGETFUL}
         # SIGQUIT: end at once, but leave no shared memory.
         self._guardian = Guardian("postgres", user=self._programs.user, last_signal=signal.SIGQUIT)
         self.directory = self._guardian.directory
@@ -136,7 +139,7 @@ class PrivatePostgres:
             raise PostgresFailedError(f"initdb did not make a cluster: {self._said_since(0)[-4000:]}")
 
     def _command(self) -> list[str | Path]:
-        settings = {**_SETTINGS, "port": str(self._port)}
+        settings = {**self._settings, "port": str(self._port)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         return [self._programs.postgres, "-D", self.directory / "data", *options]
 
