@@ -13,6 +13,7 @@ from ktrdr import __version__
 from ktrdr.backend.api.access import Access, bearer
 from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
+from ktrdr.backend.api.docs import docs_router
 from ktrdr.backend.api.fleet import fleet_router
 from ktrdr.backend.api.health import health_router
 from ktrdr.backend.api.limits import BodyLimit, StalledSenders
@@ -92,7 +93,7 @@ def create_app(
         summary="Train neuro-fuzzy trading models, on this machine or on host agents.",
         version=__version__,
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere.
+        # FastAPI's own pages load scripts from elsewhere; `docs_router` has one that does not.
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
@@ -138,6 +139,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         strategies_router(service, access),
         fleet_router(service, access),
         metrics_router(registry, access),
+        docs_router(),
     ):
         app.include_router(router)
 
