@@ -16,6 +16,7 @@ from ktrdr.backend.states import State
 from ktrdr.backend.wishes import TrainingWish
 from ktrdr.errors import OperationCancelledError, OperationFailedError
 from ktrdr.events import TrainingProgress
+from ktrdr.logs import configure_logging_of_guest
 from ktrdr.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def train(
 ) -> ModelVersion:
     """Train a strategy, through the same path as every other training, and wait for the model.
 
-    Works in scripts and in notebooks. An interrupt (Ctrl-C) cancels the training.
+    Works in scripts and in notebooks. An interrupt (Ctrl-C) cancels the training. Warnings go to standard
+    error; ``KTRDR_LOG_LEVEL=info`` shows the steps, and ``ktrdr ops logs`` has them in any case.
 
     Args:
         strategy: a YAML file, or a name in the strategies directory.
@@ -80,6 +82,10 @@ def train(
         OperationCancelledError: the training was cancelled, from elsewhere.
     """
     settings = load_settings(data_dir=data, home=home, models_dir=models)
+    # The program that calls this decides what it shows; it has `on_progress` for that.
+    configure_logging_of_guest(
+        settings.log_level if "log_level" in settings.model_fields_set else "warning", settings.log_format
+    )
     wish = TrainingWish(strategy, start=start, end=end, overrides=dict(overrides or {}), seed=seed)
 
     def report(record: OperationRecord) -> None:

@@ -18,7 +18,7 @@ LogFormat = Literal["auto", "console", "json"]
 
 
 def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> None:
-    """Set up logging for this process; safe to call again.
+    """Set up logging for this process, and for the libraries in it; safe to call again.
 
     Every line carries what was bound with `structlog.contextvars`: ``operation_id``, ``attempt``, ``agent``.
     Passwords and tokens are blotted out. In JSON each line is one object, with its time in UTC.
@@ -27,6 +27,20 @@ def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> Non
         level: least severe line to show; `overheard_by` is told of lines from info on in any case.
         form: how lines look; `auto` chooses by whether standard error is a terminal.
     """
+    _configure_structlog(level, form)
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _ToStructlog)]
+    # Of these, most say too much at debug and info.
+    root.addHandler(_ToStructlog(max(getattr(logging, level.upper()), logging.WARNING)))
+
+
+def configure_logging_of_guest(level: LogLevel = "warning", form: LogFormat = "auto") -> None:
+    """Set up logging inside a program that is not ours; if it has set up structlog itself, that stays."""
+    if not structlog.is_configured():
+        _configure_structlog(level, form)
+
+
+def _configure_structlog(level: LogLevel, form: LogFormat) -> None:
     on_terminal = sys.stderr.isatty()
     as_json = form == "json" or (form == "auto" and not on_terminal)
     shown_from = getattr(logging, level.upper())
@@ -55,10 +69,6 @@ def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> Non
         logger_factory=_StderrLoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    # Of these, most say too much at debug and info.
-    root = logging.getLogger()
-    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _ToStructlog)]
-    root.addHandler(_ToStructlog(max(shown_from, logging.WARNING)))
 
 
 class _ToStructlog(logging.Handler):

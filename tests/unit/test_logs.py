@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ktrdr.logs import configure_logging
+from ktrdr.logs import configure_logging, configure_logging_of_guest
 from ktrdr.logs.binding import context_of_no_operation
 from ktrdr.logs.overhearing import Overheard, overheard_by
 from ktrdr.logs.redaction import redact
@@ -132,3 +132,22 @@ def test_what_is_begun_for_one_operation_and_goes_on_is_about_none(
         context_of_no_operation().run(structlog.get_logger().info, "runner ready")
     [line] = said_in_json(capsys)
     assert (line.get("operation_id"), line.get("attempt"), line["agent"]) == (None, None, "alpha")
+
+
+def test_inside_another_program_nothing_of_its_own_logging_is_touched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handlers = logging.getLogger().handlers[:]
+    configure_logging_of_guest()
+    structlog.get_logger().info("[1/8] Loading data")
+    structlog.get_logger().warning("odd")
+    logging.getLogger("library").warning("theirs")
+    said = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in said.err.splitlines() if line.startswith("{")] == ["odd"]
+    assert said.out == ""
+    assert logging.getLogger().handlers == handlers
+    structlog.reset_defaults()
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    configure_logging_of_guest()
+    structlog.get_logger().info("as they want it")
+    assert capsys.readouterr().out == "event='as they want it'\n"
