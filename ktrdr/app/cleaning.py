@@ -18,7 +18,7 @@ from ktrdr.blobs.store import BlobInventory
 from ktrdr.blobs.uploads import ABANDONED_AFTER, Uploads
 from ktrdr.blobs.verified import files_before
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import KtrdrError, OperationNotFoundError, SettingsError
+from ktrdr.errors import KtrdrError, OperationNotFoundError
 from ktrdr.settings import Settings
 
 
@@ -62,11 +62,9 @@ async def clean(settings: Settings, *, apply: bool, clock: Clock | None = None) 
         if OperationStore.exists(settings):
             store = stack.enter_context(OperationStore.open(settings, clock=clock))
             found.refuse += _rows(store, Retention.from_settings(settings), apply=apply)
-        try:
+        # Those of a backend elsewhere are collected by that.
+        if not (settings.blob_store or "").lower().startswith(("http://", "https://")):
             blobs = stack.enter_context(closing(open_blob_inventory(settings)))
-        except SettingsError as error:
-            found.left_alone.append(f"blobs: {error.message}")
-        else:
             await _blobs(settings, store, blobs, found, apply=apply)
             if isinstance(blobs, DirectoryBlobStore):
                 found.refuse += _uploads(settings, blobs, clock.now() - ABANDONED_AFTER, apply=apply)

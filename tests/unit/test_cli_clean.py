@@ -149,3 +149,10 @@ def test_what_an_agent_that_does_not_run_has_left_goes_and_of_one_that_runs_noth
     with open_directory(settings.agents_dir, "stopped") as directory:
         assert {path.name for path in directory.claims.iterdir()} == kept
         assert list(directory.datasets.iterdir()) == []
+
+
+def test_on_a_machine_of_agents_the_blobs_of_the_backend_are_none_of_its_business(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KTRDR_BLOB_STORE", "https://backend.example.org:8420")
+    assert ask() == {"applied": False, "refuse": [], "left_alone": []}
