@@ -1,10 +1,12 @@
 """Preparing trainings for a backend that is asked for many: the same bars are snapshotted once a minute."""
 
+import gc
 import hashlib
 import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from ktrdr.app.embedded import prepare
@@ -56,6 +58,7 @@ class Preparing:
             began, began_at = self._clock.monotonic(), self._clock.now().timestamp()
             before = self._traces(remembered.prepared)
             prepared = prepare(wish, self._settings, self._blobs)
+            _settle()
             after = self._traces(prepared)
             # Which files to look at is known from the second time on: only then is it known that none of them
             # has changed while they were read.
@@ -117,6 +120,17 @@ class _Trace:
 def _trace(path: Path) -> _Trace:
     found = path.stat()
     return _Trace(path, found.st_ino, found.st_size, max(found.st_mtime, found.st_ctime))
+
+
+@cache
+def _settle() -> None:
+    """Have the garbage collector pass over everything that there is once the first training is prepared.
+
+    These are some 170,000 objects, pandas among them, that stay for the life of the process. Each look at all
+    of them stops every thread for over 100 ms: that was a fifth of what it took to accept a training.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _key(wish: TrainingWish, text: StrategyText) -> str:

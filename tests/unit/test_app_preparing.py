@@ -1,5 +1,6 @@
 """Preparing the same training again: what is remembered, and what must not be."""
 
+import gc
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -57,6 +58,10 @@ def test_the_same_wish_is_prepared_once(case: _Case) -> None:
     assert case.preparing.prepare(WISH) is remembered
     other_seed = TrainingWish("drill", seed=8)
     assert case.preparing.prepare(other_seed) is remembered
+
+
+def test_what_preparing_has_loaded_is_not_looked_at_by_the_garbage_collector_again(case: _Case) -> None:
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_bars_that_changed_are_read_anew(case: _Case) -> None:
