@@ -26,8 +26,8 @@ _LONGEST_PAUSE_S = 5.0
 _OUTSTANDING = 16
 _AT_HAND = 64
 """Events that are read ahead of their turn."""
-_REMEMBERED = 1000
-"""Events that are done, before the outbox is read for no other reason than to forget them."""
+_REMEMBERED = 256
+"""Events that were done last: what is read, or handed over, may be one that was got the other way before."""
 
 
 class OutboxRelay:
@@ -64,10 +64,7 @@ class OutboxRelay:
         self._schedule: dict[str, _Turn] = {}  # by event id, of what has to wait
         self._queues: dict[str, deque[OutgoingEvent]] = {}  # by operation, the first of each on its way
         self._in_hand: set[str] = set()  # event ids of all in the queues
-        self._settled: set[str] = (
-            set()
-        )  # event ids since the outbox was last begun to be read, or since a rest
-        self._is_reading = False
+        self._settled: dict[str, None] = {}  # event ids of the last that are done, oldest first
         self._has_more = False
         self._outstanding = asyncio.Semaphore(_OUTSTANDING)
         self._publishing: asyncio.TaskGroup | None = None
@@ -102,12 +99,15 @@ class OutboxRelay:
         """Take what was just committed; what has to wait, or is too much, is read when it is its turn."""
         if self._publishing is None:
             return  # it is for whoever starts next
+        was_idle = self.idle.is_set()
         self.idle.clear()
         for outgoing in events:
             if outgoing.delay_s > 0 or self._has_more or len(self._in_hand) >= _AT_HAND:
                 self._wake.set()
             else:
                 self._take(outgoing)
+        if was_idle:
+            self._rest_if_done()  # all of it was known
 
     def _take(self, outgoing: OutgoingEvent) -> None:
         if outgoing.event_id in self._in_hand or outgoing.event_id in self._settled:
@@ -123,12 +123,10 @@ class OutboxRelay:
 
     async def _read(self) -> float | None:
         """Take what is due of the outbox, and return in how many seconds the next is."""
-        self._settled.clear()
         # Whoever is done makes room for the next, and wakes us.
         room = max(0, _AT_HAND - len(self._in_hand))
         # One moment for all: what is not due then is waited for, however long the reading takes.
         now = self._clock.monotonic()
-        self._is_reading = True
         try:
             unsent, outgoing = await self._offload(
                 lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
@@ -136,8 +134,6 @@ class OutboxRelay:
         except (DatabaseUnavailableError, StorageFullError) as error:
             _log.warning("outbox cannot be read", error=str(error))
             return _LONGEST_PAUSE_S
-        finally:
-            self._is_reading = False
         # A pause counts from when this process first saw the event, whatever wall clocks say. What was marked
         # sent while the outbox was being read may still be in what was read.
         self._schedule = {
@@ -160,8 +156,7 @@ class OutboxRelay:
         return waiting.delay_s == 0 if turn is None else turn.at <= now
 
     def _rest_if_done(self) -> None:
-        if not self._in_hand and not self._wake.is_set() and not self._is_reading:
-            self._settled.clear()
+        if not self._in_hand and not self._wake.is_set():
             self.idle.set()
 
     async def _publish_in_order(self, operation_id: str, queue: deque[OutgoingEvent]) -> None:
@@ -208,9 +203,9 @@ class OutboxRelay:
         except (DatabaseUnavailableError, StorageFullError) as error:
             self._pause(outgoing, error)
             return False
-        self._settled.add(outgoing.event_id)
+        self._settled[outgoing.event_id] = None
         if len(self._settled) > _REMEMBERED:
-            self._wake.set()
+            del self._settled[next(iter(self._settled))]
         if changed is not None:
             self._on_change(changed)
         return True

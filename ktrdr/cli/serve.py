@@ -39,7 +39,8 @@ def serve(
     Without a broker it trains here only. With one, what was to run on a host runs here if no host can.
 
     Runs until it is stopped (Ctrl-C, SIGTERM). What is submitted meanwhile, or runs, waits for it: nothing
-    is lost by stopping it, by a crash of it, or by a broker that is away.
+    is lost by stopping it, by a crash of it, or by a broker that is away. Any number may run at once on one
+    database and one broker: what one leaves, another goes on with.
     """
     with reporting_errors():
         settings = settings_for(

@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select
 
 from ktrdr.backend.housekeeping import chores, tidy
 from ktrdr.backend.instances import BROKER_OWNER
+from ktrdr.backend.publisher import _REMEMBERED
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import (
@@ -82,8 +83,9 @@ async def test_after_many_operations_nothing_of_them_is_left_in_memory(world: Wo
     assert len(backend._leases) == 0
     assert backend._leases.revisions() == {}
     relay, progress, feed = backend._relay, backend._progress, backend._feed
-    for held in (relay._schedule, relay._queues, relay._in_hand, relay._settled, feed._known, feed._watchers):
+    for held in (relay._schedule, relay._queues, relay._in_hand, feed._known, feed._watchers):
         assert not held
+    assert len(relay._settled) <= _REMEMBERED
     assert not progress._newest
     assert not progress._unwritten
     for subscription in backend._listening.subscriptions:

@@ -12,6 +12,7 @@ from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.publisher import OutboxRelay
+from ktrdr.backend.records import OutgoingEvent
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import outbox
 from ktrdr.backend.transactions import Transactions
@@ -196,16 +197,21 @@ async def test_what_this_process_commits_goes_out_in_order_though_the_outbox_can
     running = asyncio.create_task(relay.run())
     await eventually(relay.idle.is_set, "the first reading")
     sent: list[str] = []
+    handed: list[OutgoingEvent] = []
 
     def send_two(work: Work) -> None:
         for _ in range(2):
             work.send(world.agent.stop_of(run), owner="elsewhere")
+        handed.extend(work.outgoing)
         sent.extend(outgoing.event_id for outgoing in work.outgoing)
 
     world.store.change(send_two)
     await eventually(lambda: _unsent(world) == [], "publishing")
     assert [message.message_id for message in bus.published] == sent
     await eventually(relay.idle.is_set, "rest")
+    relay._take_committed(handed)  # later than it was got from the outbox, and published
+    assert relay.idle.is_set()
+    assert len(bus.published) == 2
     running.cancel()
     await asyncio.wait((running,))
     world.store.change(send_two)
