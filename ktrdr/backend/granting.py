@@ -16,6 +16,8 @@ _LONGEST_LEASE_S = 3600.0
 def accepted(work: Work, event: TrainingAccepted, *, first: bool) -> OperationRecord | None:
     """Grant the attempt to the claim, or tell it to stop; the latter also if the event comes again."""
     operation = work.operation(event.operation_id)
+    if operation is not None and _has_made_the_model(operation, event):
+        return operation  # that was heard first, by another backend perhaps
     unwanted = why_unwanted(work, operation, event)
     if operation is None or unwanted is not None:
         tell_to_stop(work, event, unwanted or "it is not known here")
@@ -48,6 +50,10 @@ def heard(work: Work, claim: Claim, *, agent_id: str, device: str, lease_s: floa
     if claim.attempt < operation.attempt and (runs_on := work.device_of_run(claim)) is not None:
         return _grant_again(work, operation, claim, agent_id, runs_on, lease_s)
     return operation
+
+
+def _has_made_the_model(operation: OperationRecord, claim: Claim) -> bool:
+    return operation.state is State.COMPLETED and operation.claim_id == claim.claim_id
 
 
 def _grant(

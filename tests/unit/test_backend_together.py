@@ -15,9 +15,21 @@ from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.servers import read_servers
 from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Submitter
+from ktrdr.bus.memory import MemoryBroker
+from ktrdr.clock import SystemClock
 from ktrdr.events import BlobRef, CheckpointSaved
-from tests.unit.backend_cases import Run, World, wish
-from tests.unit.together_cases import ACCEPT_WITHIN_S, LEASE_S, Together, together
+from tests.unit.backend_cases import (
+    Run,
+    ScriptedAgent,
+    World,
+    eventually,
+    real_backend,
+    settings_in,
+    wish,
+)
+from tests.unit.together_cases import ACCEPT_WITHIN_S, LEASE_S, Recorded, Together, together
 
 T = TypeVar("T")
 
@@ -258,6 +270,20 @@ async def test_where_so_much_is_followed_that_it_takes_long_it_is_not_looked_at_
     assert leases.revisions() == {}
 
 
+async def test_an_acceptance_that_is_read_after_the_model_of_its_claim_is_no_news(
+    both: Together,
+) -> None:
+    await both.first.submit()
+    run = both.agent.claim(await both.agent.request())
+    await both.agent.finish(run)
+    await both.pass_time()
+    await both.agent.accept(run)
+    await both.pass_time()
+    assert both.first.get(run).state is State.COMPLETED
+    assert both.agent.stops() == []
+    assert both.history(run.request.operation_id, "claim_refused") == []
+
+
 # --- what each sees
 
 
@@ -325,3 +351,67 @@ async def test_each_is_named_as_long_as_it_lives(both: Together) -> None:
     await both.first.stop_backend()
     await both.second.stop_backend()
     assert not both.second.store.is_served()
+
+
+# --- all at once
+
+
+@pytest.mark.long
+async def test_many_trainings_at_two_backends_in_real_time_end_once_each_and_nothing_is_published_twice(
+    tmp_path: Path, database_url: str
+) -> None:
+    settings = settings_in(tmp_path, database_url=database_url, retry_backoff_s=0.1)
+    broker = MemoryBroker(SystemClock())
+    lines = [Recorded(broker) for _ in range(2)]
+    made = [real_backend(settings, broker, bus=line, owner=BROKER_OWNER) for line in lines]
+    agent = ScriptedAgent(broker, SystemClock())
+    await agent.start()
+    store = made[0][1]
+
+    async def run(attempt: Run) -> None:
+        for number in range(5):
+            await agent.progress(attempt, number)
+            await asyncio.sleep(0)
+        await agent.present(attempt)
+        if attempt.request.seed % 10 == 0 and attempt.request.attempt == 1:
+            await agent.fail(attempt)
+        else:
+            await agent.finish(attempt)
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(run(await agent.take()))
+
+    async def submit(number: int) -> str:
+        if number % 3 == 0:
+            submission = await asyncio.to_thread(elsewhere.submit, wish(seed=number))
+        else:
+            submission = await made[number % 2][0].submit(wish(seed=number))
+        return submission.operation.operation_id
+
+    def all_ended() -> bool:
+        return not store.unfinished()
+
+    with OperationStore.open(settings) as of_another_process:
+        elsewhere = Submitter(settings, of_another_process)
+        async with made[0][0], made[1][0]:
+            working = asyncio.create_task(work())
+            ids = list(await asyncio.gather(*(submit(number) for number in range(60))))
+            for number, operation_id in enumerate(ids[:6]):
+                await made[number % 2][0].cancel(operation_id, "enough")
+            await eventually(all_ended, "ending")
+            working.cancel()
+            await asyncio.wait((working,))
+    operations = store.get_all(ids)
+    assert all(operation.state in (State.COMPLETED, State.CANCELLED) for operation in operations)
+    completed = {operation.operation_id for operation in operations if operation.state is State.COMPLETED}
+    assert len(completed) >= 54
+    models = store.models.list_models(limit=100)
+    assert sorted(model.version for model in models) == list(range(1, len(completed) + 1))
+    assert {model.operation_id for model in models} == completed
+    published = [message.message_id for line in lines for message in line.published]
+    assert len(published) == len(set(published))
+    await agent.stop()
+    for _, each in made:
+        each.close()
