@@ -13,7 +13,7 @@ from benchmarks.databases import ENGINES, SQLITE, empty_database
 from benchmarks.http_backend import HttpBackend, http_backend
 from benchmarks.measure import Result
 from ktrdr.backend.api.pages import to_cursor
-from ktrdr.backend.instances import BROKER_INSTANCE
+from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.listing import Position
 
 _FEW = 1_000
@@ -109,7 +109,7 @@ async def _asked(client: httpx.AsyncClient, path: str) -> float:
 def _fill(engine: str, database: str, count: int) -> None:
     at = _AT_SQLITE if engine == SQLITE else _AT_POSTGRESQL
     # What waits for a broker is nobody's to take over.
-    values = {"count": count, "request": "{" + " " * 400 + "}", "owner": BROKER_INSTANCE}
+    values = {"count": count, "request": "{" + " " * 400 + "}", "owner": BROKER_OWNER}
     begin = _BEGIN.strftime("%Y-%m-%d %H:%M:%S") + ("" if engine == SQLITE else "+00")
     made = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
     with made.begin() as connection:
