@@ -43,6 +43,8 @@
     ├── AgentError
     │   └── RunnerCrashedError
     ├── NowhereToTrainError      nothing that is there can train this
+    ├── ServerError              a server elsewhere does not do it
+    │   └── ServerUnreachableError
     ├── StorageFullError         a disk is full
     └── SettingsError            a setting is wrong
 """
@@ -288,6 +290,21 @@ class RunnerCrashedError(AgentError):
 
 class NowhereToTrainError(KtrdrError):
     """Nothing that is there can train this."""
+
+    retryable = True
+
+
+class ServerError(KtrdrError):
+    """The server does not do this."""
+
+    def __init__(self, message: str | None = None, *, fix: str | None = None, code: str = "") -> None:
+        self.code = code
+        """As the server says it, for programs; empty if it did not."""
+        super().__init__(message, fix=fix)
+
+
+class ServerUnreachableError(ServerError):
+    """The server cannot be reached."""
 
     retryable = True
 

@@ -55,6 +55,14 @@ class Settings(BaseSettings):
     blob_token: SecretStr | None = Field(
         default=None, description="What agents show to the backend's blob endpoint, and what it asks for."
     )
+    server: str | None = Field(
+        default=None,
+        description="https://host:8420 of a `ktrdr serve`: commands about operations, models, strategies and "
+        "agents are about those there; default: about those of this machine.",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="What such commands show to the server, as `ktrdr tokens create` prints it."
+    )
     listen: Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")] = Field(
         default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint, as HOST:PORT."
     )
@@ -200,7 +208,7 @@ def span_of_days(days: float) -> timedelta | None:
     return timedelta(days=days) if days < 365_000 else None
 
 
-SECRETS = ("broker_url", "management_url", "blob_token", "database_url")
+SECRETS = ("broker_url", "management_url", "blob_token", "database_url", "token")
 """Settings that may also be in a file, which the variable with ``_FILE`` names: ``KTRDR_BROKER_URL_FILE``."""
 
 

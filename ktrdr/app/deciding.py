@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache, partial
 
 from ktrdr.backend.configuration import read_value, set_value
 from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentRecord, AgentStatus, Load
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.wishes import TrainingWish
+from ktrdr.backend.wishes import DefaultMode, TrainingWish
 from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Here, Host, Hosts, Mode, Wanted, choose
@@ -26,15 +25,6 @@ _UNFIT = {
     AgentStatus.DETACHED: "cannot be heard",
     AgentStatus.SILENT: "fell silent",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultMode:
-    """The mode of trainings for which none is named."""
-
-    mode: Mode
-    source: str
-    """Who says so, in words."""
 
 
 def default_mode(settings: Settings, store: OperationStore | None) -> DefaultMode:

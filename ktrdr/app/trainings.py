@@ -17,7 +17,7 @@ from ktrdr.backend.records import Idempotency, OperationRecord, Submission, Subm
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
-from ktrdr.backend.wishes import Accepted, RetryWish, TrainingWish
+from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import OperationNotFoundError
@@ -152,9 +152,9 @@ class Trainings:
         )
         return Accepted(submission.operation, decision, created=True)
 
-    async def default_mode(self) -> Mode:
+    async def default_mode(self) -> DefaultMode:
         """Return the mode of trainings for which none is named."""
-        return (await asyncio.to_thread(default_mode, self._settings, self._store)).mode
+        return await asyncio.to_thread(default_mode, self._settings, self._store)
 
     async def set_default_mode(self, mode: Mode) -> None:
         """Set it, for every process on this database, until it is set again.

@@ -53,6 +53,15 @@ class RetryWish:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultMode:
+    """The mode of trainings for which none is named."""
+
+    mode: Mode
+    source: str
+    """Who says so, in words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """A training that nothing loses any more."""
 

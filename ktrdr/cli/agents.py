@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from ktrdr.cli.output import JsonOption, ago, err, out, print_json, print_warning, reporting_errors, table
-from ktrdr.cli.settings import settings_for
+from ktrdr.cli.settings import installation_for
 
 if TYPE_CHECKING:
     from ktrdr.backend.records import AgentRecord, OperationRecord
@@ -36,24 +36,13 @@ def agents(
     A detached agent cannot be heard, and trains on: what it made is taken when it is back.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
-
-        known: list[AgentRecord] = []
-        operations: dict[str, OperationRecord | None] = {}
-        is_served = False
-        if OperationStore.exists(settings):
-            with OperationStore.open(settings) as store:
-                known, is_served, now = store.agents(), store.is_served(), store.now()
-                held = {attempt.operation_id for agent in known for attempt in agent.running}
-                operations = {
-                    each: found[0] if (found := store.find_request(each)) else None for each in held
-                }
+        fleet = installation_for(context).agents()
+    known, operations = fleet.agents, fleet.operations
     shown = known if everyone else [agent for agent in known if agent.status.can_be_reached]
     if as_json:
         print_json([_as_json(agent, operations) for agent in shown])
         return
-    if known and not is_served:
+    if known and not fleet.is_served:
         print_warning("no `ktrdr serve` runs here: this is what the last one heard")
     if not shown:
         away = f" {len(known)} stopped or fell silent: ktrdr agents --all" if known else ""
@@ -67,7 +56,7 @@ def agents(
             f"{agent.device} ({agent.device_name})" if agent.device_name else agent.device,
             ", ".join(agent.lanes),
             f"{agent.slots_busy}/{agent.slots_total}",
-            _heard_of(agent, now),
+            _heard_of(agent, fleet.now),
             "\n".join(_runs(attempt, operations) for attempt in agent.running),
         )
     out.print(listing)
@@ -82,7 +71,7 @@ def _heard_of(agent: "AgentRecord", now: datetime) -> str:
     return f"{ago(agent.last_seen, now)} ago"
 
 
-def _runs(attempt: "RunningAttempt", operations: "Mapping[str, OperationRecord | None]") -> str:
+def _runs(attempt: "RunningAttempt", operations: "Mapping[str, OperationRecord]") -> str:
     record = operations.get(attempt.operation_id)
     parts = [attempt.operation_id, f"attempt {attempt.attempt}"]
     progress = record.progress if record is not None else None
@@ -95,7 +84,7 @@ def _runs(attempt: "RunningAttempt", operations: "Mapping[str, OperationRecord |
     return " · ".join(parts)
 
 
-def _as_json(agent: "AgentRecord", operations: "Mapping[str, OperationRecord | None]") -> dict[str, Any]:
+def _as_json(agent: "AgentRecord", operations: "Mapping[str, OperationRecord]") -> dict[str, Any]:
     return {
         "agent_id": agent.agent_id,
         "host": agent.host,
@@ -116,7 +105,7 @@ def _as_json(agent: "AgentRecord", operations: "Mapping[str, OperationRecord | N
 
 
 def _attempt_as_json(
-    attempt: "RunningAttempt", operations: "Mapping[str, OperationRecord | None]"
+    attempt: "RunningAttempt", operations: "Mapping[str, OperationRecord]"
 ) -> dict[str, Any]:
     record = operations.get(attempt.operation_id)
     progress = record.progress if record is not None else None

@@ -24,7 +24,7 @@ def clean(
     and an agent that runs keeps its own directory.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
+        settings = settings_for(context, is_elsewhere=True)
         from ktrdr.app.cleaning import clean as clean_up
 
         found = asyncio.run(clean_up(settings, apply=apply))

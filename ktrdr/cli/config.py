@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ktrdr.cli.output import JsonOption, err, out, print_json, reporting_errors, table
-from ktrdr.cli.settings import settings_for
+from ktrdr.cli.settings import installation_for
 
 if TYPE_CHECKING:
     from ktrdr.training.execution_mode_selector import Mode
@@ -30,17 +30,9 @@ def get(
 ) -> None:
     """Show what is set, and who says so."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.app.deciding import default_mode
-        from ktrdr.backend.store import OperationStore
-
         if name is not None:
             _check(name)
-        if OperationStore.exists(settings):
-            with OperationStore.open(settings) as store:
-                found = default_mode(settings, store)
-        else:
-            found = default_mode(settings, None)
+        found = installation_for(context).default_mode()
     if as_json:
         print_json({_DEFAULT_MODE: {"value": found.mode.value, "source": found.source}})
     elif name is not None:
@@ -60,14 +52,9 @@ def set_(
 ) -> None:
     """Set a value, for what is asked for from now on; what was accepted stays where it is."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.app.deciding import set_default_mode
-        from ktrdr.backend.store import OperationStore
-
         _check(name)
         mode = parse_mode(value)
-        with OperationStore.open(settings) as store:
-            set_default_mode(store, mode)
+        installation_for(context).set_default_mode(mode)
     if as_json:
         print_json({_DEFAULT_MODE: {"value": mode.value, "source": "set at run time"}})
     else:

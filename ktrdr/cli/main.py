@@ -22,6 +22,7 @@ from ktrdr.cli import (
     train,
     work,
 )
+from ktrdr.cli.settings import GlobalOptions
 
 app = typer.Typer(
     name="ktrdr",
@@ -53,6 +54,16 @@ def options(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Show log lines; twice for debug.")
     ] = 0,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            help="Work with a `ktrdr serve` elsewhere, whose token is in KTRDR_TOKEN or in the file that "
+            "KTRDR_TOKEN_FILE names.",
+            show_default="KTRDR_SERVER, else this machine",
+            metavar="URL",
+        ),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Train neuro-fuzzy trading models: strategies in, versioned models out."""
@@ -61,7 +72,7 @@ def options(
 
         typer.echo(f"ktrdr {__version__}")
         raise typer.Exit
-    context.obj = verbose
+    context.obj = GlobalOptions(verbose, server)
 
 
 def main(arguments: list[str] | None = None) -> Any:

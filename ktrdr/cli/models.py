@@ -8,12 +8,14 @@ import typer
 from rich.text import Text
 
 from ktrdr.cli.output import EXIT_FAILED, JsonOption, ago, err, out, print_json, reporting_errors, table
-from ktrdr.cli.settings import DataOption, settings_for
+from ktrdr.cli.settings import DataOption, installation_for
 
 if TYPE_CHECKING:
-    from ktrdr.backend.records import ModelRecord
+    from ktrdr.client.port import Installation
 
 app = typer.Typer(help="Models: list, show, verify, predict.", no_args_is_help=True)
+
+_PAGE = 1000
 
 NameArgument = Annotated[
     str,
@@ -33,17 +35,12 @@ def list_models(
 ) -> None:
     """List model versions, newest first."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
-
-        models: list[ModelRecord] = []
-        if OperationStore.exists(settings):
-            with OperationStore.open(settings) as store:
-                models = store.models.list_models(strategy=strategy, limit=limit, before=before)
+        installation = installation_for(context)
+        models = installation.list_models(strategy=strategy, limit=limit, before=before)
     if as_json:
         from ktrdr.cli.training_view import model_as_json
 
-        print_json([model_as_json(model, settings) for model in models])
+        print_json([model_as_json(model, installation.place_of(model.name)) for model in models])
         return
     if not models:
         err.print("No models yet. Train one: ktrdr train STRATEGY")
@@ -71,16 +68,15 @@ def list_models(
 def show(context: typer.Context, model: NameArgument, as_json: JsonOption = False) -> None:
     """Show one version: metrics against baselines, hashes, where its files are."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
         from ktrdr.cli.training_view import model_as_json, print_model
 
-        with OperationStore.open(settings, create=False) as store:
-            record = store.models.find(model)
+        installation = installation_for(context)
+        record = installation.model(model)
+    place = installation.place_of(record.name)
     if as_json:
-        print_json(model_as_json(record, settings))
+        print_json(model_as_json(record, place))
     else:
-        print_model(record, settings, title=record.name)
+        print_model(record, place, title=record.name)
 
 
 @app.command()
@@ -91,16 +87,9 @@ def verify(
 ) -> None:
     """Recompute the hash of every file and compare with what was persisted; exit status 1 on a difference."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
-        from ktrdr.models.directory import ModelDirectory
-
-        records: list[ModelRecord] = []
-        if model is not None or OperationStore.exists(settings):
-            with OperationStore.open(settings, create=False) as store:
-                records = [store.models.find(model)] if model is not None else list(store.models.all_models())
-        directory = ModelDirectory(settings.models_dir)
-        found = {record.name: directory.verify(record.name, record.files) for record in records}
+        installation = installation_for(context)
+        names = [installation.model(model).name] if model is not None else _all_names(installation)
+        found = {name: installation.verify(name) for name in names}
     bad = sum(1 for findings in found.values() if findings)
     if as_json:
         print_json(
@@ -114,9 +103,9 @@ def verify(
             out.print(Text("✗ " if findings else "✓ ", style="red" if findings else "green") + Text(name))
             for finding in findings:
                 out.print(Text(f"    {finding.file}: {finding.problem}"), soft_wrap=True)
-        count = len(records)
+        count = len(names)
         summary = f"{count} model{'s' if count != 1 else ''} verified, {bad} with differences."
-        err.print(summary if records else "No models to verify.")
+        err.print(summary if names else "No models to verify.")
     if bad:
         raise typer.Exit(EXIT_FAILED)
 
@@ -134,16 +123,18 @@ def predict(
 ) -> None:
     """Predict with a model on bars: class probabilities, or the value of a regression, by bar."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, data_dir=data)
         from ktrdr.models.loaded import load_model
 
-        loaded = load_model(_path_of(model, settings.models_dir) or _registered(context, model))
+        installation = installation_for(context)
+        with installation.files_of(model) as path:
+            loaded = load_model(path)
         from ktrdr.market.directory import BarDirectory
         from ktrdr.market.time_range import TimeRange
         from ktrdr.market.times import to_microseconds
+        from ktrdr.settings import load_settings
 
         metadata = loaded.metadata
-        directory = BarDirectory(settings.data_dir)
+        directory = BarDirectory(data or load_settings().data_dir)
         # All earlier bars are read too: the first prediction needs them to warm up.
         bars = {
             timeframe: directory.load(metadata.symbol, timeframe, end=end)
@@ -177,16 +168,10 @@ def predict(
             err.print(f"The last {len(shown)} of {len(predictions):,}; all of them: --csv FILE or --json")
 
 
-def _path_of(model: str, models_dir: Path) -> Path | None:
-    for path in (Path(model), models_dir / model):
-        if (path / "metadata.json").is_file():
-            return path
-    return None
-
-
-def _registered(context: typer.Context, model: str) -> Path:
-    from ktrdr.backend.store import OperationStore
-
-    settings = settings_for(context)
-    with OperationStore.open(settings, create=False) as store:
-        return settings.models_dir / store.models.find(model).name
+def _all_names(installation: "Installation") -> list[str]:
+    names: list[str] = []
+    before = None
+    while page := installation.list_models(strategy=None, limit=_PAGE, before=before):
+        before = page[-1].name
+        names += [record.name for record in page]
+    return names

@@ -1,6 +1,7 @@
 """`ktrdr ops`: operations, running and past."""
 
 import asyncio
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,16 +20,15 @@ from ktrdr.cli.output import (
     reporting_errors,
     table,
 )
-from ktrdr.cli.settings import settings_for
+from ktrdr.cli.settings import installation_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ktrdr.backend.records import OperationRecord
-    from ktrdr.backend.store import OperationStore
     from ktrdr.cli.log_view import LogView
     from ktrdr.cli.training_view import TrainingView
-    from ktrdr.settings import Settings
+    from ktrdr.client.port import Installation
 
 app = typer.Typer(help="Operations: what runs, what ran, and how it ended.", no_args_is_help=True)
 
@@ -60,34 +60,29 @@ def list_operations(
 ) -> None:
     """List operations, newest first."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
         from ktrdr.backend.states import State
-        from ktrdr.backend.store import OperationStore
         from ktrdr.errors import SettingsError
 
         if state is not None and state not in list(State):
             raise SettingsError(f"'{state}' is not a state.", fix=f"Choose one of: {', '.join(State)}.")
-        records: list[OperationRecord] = []
-        if OperationStore.exists(settings):
-            with OperationStore.open(settings) as store:
-                records = store.list_operations(
-                    state=State(state) if state else None, strategy=strategy, limit=limit, before=before
-                )
-                interrupted = {record.operation_id for record in records if store.is_interrupted(record)}
+        found = installation_for(context).list_operations(
+            state=State(state) if state else None, strategy=strategy, limit=limit, before=before
+        )
     if as_json:
         from ktrdr.cli.training_view import operation_as_json
 
-        print_json([operation_as_json(record) for record in records])
+        print_json([operation_as_json(listed.record) for listed in found])
         return
-    if not records:
+    if not found:
         err.print("No operations." if state is None and strategy is None else "No such operations.")
         return
     now = datetime.now(UTC)
     listing = table("operation", "state", "strategy", "data", ">progress", "model", ">age")
-    for record in records:
+    for listed in found:
+        record = listed.record
         listing.add_row(
             record.operation_id,
-            _state(record, interrupted=record.operation_id in interrupted),
+            _state(record, interrupted=listed.is_interrupted),
             record.strategy,
             f"{record.symbol} {record.timeframe}",
             _progress(record),
@@ -95,22 +90,17 @@ def list_operations(
             ago(record.created_at, now),
         )
     out.print(listing)
-    if len(records) == limit:
-        err.print(f"Older ones: ktrdr ops list --before {records[-1].operation_id}", style="dim")
+    if len(found) == limit:
+        err.print(f"Older ones: ktrdr ops list --before {found[-1].record.operation_id}", style="dim")
 
 
 @app.command()
 def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = False) -> None:
     """Show one operation with its whole history: every attempt, every event."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
-
-        with OperationStore.open(settings, create=False) as store:
-            record = store.find(operation)
-            history = store.history(record.operation_id)
-            interrupted = store.is_interrupted(record)
-            waiting = store.why_waiting(record) or None
+        story = installation_for(context).story(operation)
+    record, history, waiting = story.record, story.history, story.waits_for
+    interrupted = story.is_interrupted
     if as_json:
         from ktrdr.cli.training_view import operation_as_json
 
@@ -180,20 +170,22 @@ def watch(
     import json
 
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
         from ktrdr.backend.states import State
         from ktrdr.cli.training_view import TrainingView, operation_as_json, print_outcome
 
-        with TrainingView(quiet=as_json) as view:
+        installation = installation_for(context)
+        with TrainingView(quiet=as_json, here=installation.here) as view:
 
             def changed(record: "OperationRecord") -> None:
                 view.listener.on_change(record)
                 if as_json:
                     out.print(json.dumps(operation_as_json(record)), markup=False, soft_wrap=True)
 
-            record = asyncio.run(_follow(operation, settings, view, changed))
+            record = installation.story(operation).record
+            view.watching(record)
+            record = asyncio.run(_follow(installation, record, view, changed))
         if not as_json:
-            print_outcome(record, settings)
+            print_outcome(record, installation)
         if record.state is not State.COMPLETED:
             raise typer.Exit(EXIT_FAILED)
 
@@ -214,9 +206,7 @@ def logs(
 ) -> None:
     """Show what agents have logged about an operation, wherever it runs; with --json, one object a line."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.log_reading import LEVELS, read_log
-        from ktrdr.backend.store import OperationStore
+        from ktrdr.backend.log_reading import LEVELS
         from ktrdr.cli.log_view import LogView
         from ktrdr.errors import SettingsError
 
@@ -224,12 +214,12 @@ def logs(
         if least is None:
             raise SettingsError(f"'{level}' is not a level.", fix=f"Choose one of: {', '.join(LEVELS)}.")
         view = LogView(as_json=as_json)
-        with OperationStore.open(settings, create=False) as store:
-            operation_id = _find(store, operation).operation_id
-            if follow:
-                asyncio.run(_follow_log(store, operation_id, view, LEVELS[LEVELS.index(least) :]))
-            else:
-                view.show(read_log(store, operation_id, level=least))
+        installation = installation_for(context)
+        operation_id = installation.story(operation).record.operation_id
+        if follow:
+            asyncio.run(_follow_log(installation, operation_id, view, LEVELS[LEVELS.index(least) :]))
+        else:
+            view.show(installation.log(operation_id, least))
         view.end()
 
 
@@ -242,12 +232,8 @@ def cancel(
 ) -> None:
     """Cancel an operation, whichever process runs it; it never registers a model then."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
-        from ktrdr.backend.store import OperationStore
-
-        with OperationStore.open(settings, create=False) as store:
-            before = store.find(operation)
-            record = store.cancel(before.operation_id, reason)
+        cancelled = installation_for(context).cancel(operation, reason)
+    before, record = cancelled.before, cancelled.after
     if as_json:
         from ktrdr.cli.training_view import operation_as_json
 
@@ -259,44 +245,24 @@ def cancel(
 
 
 async def _follow(
-    operation: str | None,
-    settings: "Settings",
+    installation: "Installation",
+    record: "OperationRecord",
     view: "TrainingView",
     changed: "Callable[[OperationRecord], None]",
 ) -> "OperationRecord":
-    from ktrdr.backend.store import OperationStore
-    from ktrdr.backend.watching import Feed
-    from ktrdr.clock import SystemClock
-
-    with OperationStore.open(settings, create=False) as store:
-        record = _find(store, operation)
-        view.watching(record)
-        async with Feed(store, SystemClock()) as feed:
-            async for newest in feed.watch(record.operation_id):
-                changed(newest)
-                record = newest
-        return record
+    async with aclosing(installation.watch(record.operation_id, view.waiting)) as records:
+        async for newest in records:
+            changed(newest)
+            record = newest
+    return record
 
 
 async def _follow_log(
-    store: "OperationStore", operation_id: str, view: "LogView", levels: "Sequence[str]"
+    installation: "Installation", operation_id: str, view: "LogView", levels: "Sequence[str]"
 ) -> None:
-    from ktrdr.backend.log_reading import LogTail
-    from ktrdr.clock import SystemClock
-
-    tail = LogTail(store, operation_id, clock=SystemClock(), offload=asyncio.to_thread)
-    async for lines in tail.follow():
-        view.show([line for line in lines if line.level in levels])
-
-
-def _find(store: "OperationStore", operation: str | None) -> "OperationRecord":
-    """Return the operation that is named, or the newest."""
-    from ktrdr.errors import OperationNotFoundError
-
-    newest_first = store.list_operations(limit=1) if operation is None else [store.find(operation)]
-    if not newest_first:
-        raise OperationNotFoundError("There are no operations yet.", fix="Start one: ktrdr train STRATEGY")
-    return newest_first[0]
+    async with aclosing(installation.follow_log(operation_id)) as parts:
+        async for lines in parts:
+            view.show([line for line in lines if line.level in levels])
 
 
 def _state(record: "OperationRecord", *, interrupted: bool) -> Text:

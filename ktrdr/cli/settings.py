@@ -1,11 +1,13 @@
 """Settings and logging as a command wants them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from ktrdr.client.port import Installation
     from ktrdr.settings import Settings
 
 DataOption = Annotated[
@@ -28,25 +30,77 @@ PrefixOption = Annotated[
 ]
 
 
-def settings_for(context: typer.Context, *, is_service: bool = False, **overrides: object) -> "Settings":
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """What is said before the name of a command."""
+
+    verbose: int = 0
+    server: str | None = None
+
+
+def settings_for(
+    context: typer.Context, *, is_service: bool = False, is_elsewhere: bool = False, **overrides: object
+) -> "Settings":
     """Return the settings, with overrides that are not None on top, and set logging up.
 
     Args:
-        context: of the command; has the number of ``-v``.
+        context: of the command.
         is_service: whether the command's log is what it shows; others are quiet, as they show their own.
+        is_elsewhere: whether what the command is about may be at a server, which this command cannot ask;
+            those that are about this machine take no notice of KTRDR_SERVER.
         overrides: by name of the setting.
 
     Raises:
-        SettingsError: a variable is wrong.
+        SettingsError: a variable is wrong; or a server is named, and the command works on this machine.
     """
-    from ktrdr.logs import LogLevel, configure_logging
+    from ktrdr.errors import SettingsError
     from ktrdr.settings import load_settings
 
-    settings = load_settings(**overrides)
-    verbose = context.find_root().obj or 0
+    options = _options(context)
+    settings = _with_logging(load_settings(**overrides), options, is_service=is_service)
+    named = options.server or (settings.server if is_elsewhere else None)
+    if named is not None:
+        raise SettingsError(
+            f"`{context.command_path}` works on the machine where it is run, and not by way of {named}.",
+            fix="Run it on the machine of the server, without --server and KTRDR_SERVER.",
+        )
+    return settings
+
+
+def installation_for(context: typer.Context, **overrides: object) -> "Installation":
+    """Return what the command works with: the installation of this machine, or that of a server.
+
+    Args:
+        context: of the command.
+        overrides: settings by name.
+
+    Raises:
+        SettingsError: a variable is wrong, or the address of the server.
+    """
+    from ktrdr.cli.output import print_warning
+    from ktrdr.client.opening import open_installation
+    from ktrdr.settings import load_settings
+
+    options = _options(context)
+    settings = _with_logging(load_settings(server=options.server, **overrides), options)
+    installation = open_installation(settings)
+    if installation.is_exposed:
+        print_warning(
+            f"{settings.server} is not https: whoever is on the way can read the token, and use it."
+        )
+    return installation
+
+
+def _options(context: typer.Context) -> GlobalOptions:
+    return context.find_root().obj or GlobalOptions()
+
+
+def _with_logging(settings: "Settings", options: GlobalOptions, *, is_service: bool = False) -> "Settings":
+    from ktrdr.logs import LogLevel, configure_logging
+
     shown: LogLevel = settings.log_level if is_service else "error"
-    if verbose:
-        shown = "debug" if is_service or verbose > 1 else "info"
+    if options.verbose:
+        shown = "debug" if is_service or options.verbose > 1 else "info"
     configure_logging(shown, settings.log_format)
     # What is to be shown in such detail must also be told by agents and their runners.
     return settings.model_copy(update={"log_level": "debug"}) if shown == "debug" else settings

@@ -29,7 +29,7 @@ def create(
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
+        settings = settings_for(context, is_elsewhere=True)
         from ktrdr.backend.store import OperationStore
         from ktrdr.backend.tokens import AccessTokens, Role
         from ktrdr.errors import SettingsError
@@ -53,7 +53,7 @@ def create(
 def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the tokens: not what they are, but whose, and whether they let anybody in."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
+        settings = settings_for(context, is_elsewhere=True)
         from ktrdr.backend.store import OperationStore
         from ktrdr.backend.tokens import AccessTokens
 
@@ -89,7 +89,7 @@ def revoke(
 ) -> None:
     """End a token: the next request that shows it is refused."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context)
+        settings = settings_for(context, is_elsewhere=True)
         from ktrdr.backend.store import OperationStore
         from ktrdr.backend.tokens import AccessTokens
 

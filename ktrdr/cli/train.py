@@ -14,19 +14,14 @@ from ktrdr.cli.output import (
     print_warning,
     reporting_errors,
 )
-from ktrdr.cli.settings import DataOption, settings_for
+from ktrdr.cli.settings import DataOption, installation_for
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Coroutine
-
     from pydantic import JsonValue
 
-    from ktrdr.backend.records import OperationRecord
     from ktrdr.backend.wishes import TrainingWish
-    from ktrdr.cli.training_view import TrainingView
-    from ktrdr.settings import Settings
-    from ktrdr.training.execution_mode_selector import Decision
+    from ktrdr.client.port import Installation
+    from ktrdr.training.execution_mode_selector import Mode
 
 
 def train(
@@ -81,11 +76,9 @@ def train(
     Where it runs, and why, is kept with the operation: `ktrdr ops show`.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, data_dir=data)
-        from ktrdr.app.deciding import decide_for_command
+        installation = installation_for(context, data_dir=data)
         from ktrdr.backend.wishes import TrainingWish
         from ktrdr.cli.config import parse_mode
-        from ktrdr.training.execution_mode_selector import Place
 
         wish = TrainingWish(
             strategy,
@@ -97,114 +90,48 @@ def train(
             require_gpu=require_gpu,
             names_lane=lane is not None,
         )
-        decision = decide_for_command(settings, wish, parse_mode(mode) if mode is not None else None)
-        if decision is not None and decision.where is Place.LOCAL:
-            (_train_detached if detach else _train_here)(wish, settings, decision, as_json=as_json)
-        else:
-            (_train_on_hosts_detached if detach else _train_on_hosts)(
-                wish, settings, decision, as_json=as_json
-            )
-
-
-def _train_here(wish: "TrainingWish", settings: "Settings", decision: "Decision", *, as_json: bool) -> None:
-    from ktrdr.app.embedded import train_embedded
-
-    _train_and_show(
-        lambda view, stop: train_embedded(
-            wish, settings, stop=stop, listener=view.listener, decision=decision
-        ),
-        settings,
-        as_json=as_json,
-    )
-
-
-def _train_on_hosts(
-    wish: "TrainingWish", settings: "Settings", decision: "Decision | None", *, as_json: bool
-) -> None:
-    from ktrdr.app.submitting import train_on_hosts
-
-    _train_and_show(
-        lambda view, stop: train_on_hosts(
-            wish, settings, stop=stop, listener=view.listener, on_waiting=view.waiting, decision=decision
-        ),
-        settings,
-        as_json=as_json,
-    )
+        wanted = parse_mode(mode) if mode is not None else None
+        (_start if detach else _train_and_show)(installation, wish, wanted, as_json=as_json)
 
 
 def _train_and_show(
-    work: "Callable[[TrainingView, asyncio.Event], Coroutine[None, None, OperationRecord]]",
-    settings: "Settings",
-    *,
-    as_json: bool,
+    installation: "Installation", wish: "TrainingWish", mode: "Mode | None", *, as_json: bool
 ) -> None:
     from ktrdr.backend.states import State
     from ktrdr.cli.interrupts import run_until_interrupted
     from ktrdr.cli.training_view import TrainingView, outcome_as_json, print_outcome
 
-    with TrainingView(quiet=as_json) as view:
+    with TrainingView(quiet=as_json, here=installation.here) as view:
         record = run_until_interrupted(
-            lambda stop: work(view, stop),
+            lambda stop: installation.train(
+                wish, mode, stop=stop, listener=view.listener, on_waiting=view.waiting
+            ),
             on_interrupt=view.interrupted,
         )
     if as_json:
-        print_json(outcome_as_json(record, settings))
+        print_json(outcome_as_json(record, installation))
     else:
-        print_outcome(record, settings)
+        print_outcome(record, installation)
     if record.state is State.CANCELLED:
         raise typer.Exit(EXIT_CANCELLED)
     if record.state is not State.COMPLETED:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _train_on_hosts_detached(
-    wish: "TrainingWish", settings: "Settings", decision: "Decision | None", *, as_json: bool
-) -> None:
-    from ktrdr.app.submitting import submit_to_hosts
-    from ktrdr.backend.store import OperationStore
-
-    with OperationStore.open(settings) as store:
-        record = submit_to_hosts(wish, settings, store, decision=decision)
-        is_served = store.is_served()
-    if as_json:
-        print_json({**_submitted(record), "served": is_served})
-        return
-    out.print(record.operation_id)
-    if not is_served:
-        print_warning("No `ktrdr serve` runs on this database: the training waits for one.")
-    err.print(f"Follow it: ktrdr ops watch {record.operation_id}", soft_wrap=True)
-
-
-def _train_detached(
-    wish: "TrainingWish", settings: "Settings", decision: "Decision", *, as_json: bool
-) -> None:
-    import asyncio
-
-    from ktrdr.app.embedded import submit_for_later
-    from ktrdr.cli.work import start_worker
-
-    record = asyncio.run(submit_for_later(wish, settings, decision))
-    log = start_worker(settings)
-    if as_json:
-        print_json({**_submitted(record), "log": log})
-        return
-    _warn_of_fallback(decision)
-    out.print(record.operation_id)
-    err.print(
-        f"Trains in the background (log: {log}). Follow it: ktrdr ops watch {record.operation_id}",
-        soft_wrap=True,
-    )
-
-
-def _submitted(record: "OperationRecord") -> dict[str, object]:
+def _start(installation: "Installation", wish: "TrainingWish", mode: "Mode | None", *, as_json: bool) -> None:
     from ktrdr.cli.training_view import decision_as_json
 
-    return {"operation_id": record.operation_id, "state": record.state, **decision_as_json(record)}
-
-
-def _warn_of_fallback(decision: "Decision") -> None:
-    if decision.is_fallback:
-        print_warning(f"It runs here: {decision.reason}.")
+    started = installation.start(wish, mode)
+    record = started.record
+    if as_json:
+        told = {"operation_id": record.operation_id, "state": record.state, **decision_as_json(record)}
+        print_json({**told, **started.more})
+        return
+    out.print(record.operation_id)
+    for warning in started.warnings:
+        print_warning(warning)
+    background = f"Trains in the background (log: {started.log}). " if started.log is not None else ""
+    err.print(f"{background}Follow it: ktrdr ops watch {record.operation_id}", soft_wrap=True)
 
 
 def parse_overrides(texts: list[str]) -> "dict[str, JsonValue]":

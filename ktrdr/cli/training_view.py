@@ -17,7 +17,7 @@ from ktrdr.training.execution_mode_selector import Mode, Place
 if TYPE_CHECKING:
     from ktrdr.backend.preparation import PreparedTraining
     from ktrdr.backend.records import ModelRecord
-    from ktrdr.settings import Settings
+    from ktrdr.client.port import Installation, ModelPlace
 
 _BASELINES = {"majority_class": "always the majority class", "last_return_sign": "sign of the last return"}
 _HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "sign_accuracy", "mae", "mse", "r2")
@@ -27,7 +27,8 @@ _PERCENT = frozenset({"accuracy", "balanced_accuracy", "sign_accuracy"})
 class TrainingView:
     """Shows one training; a context manager around its run."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, here: str = "here") -> None:
+        self._here = here
         self._quiet = quiet
         self._display = training_display(quiet=quiet)
         self._last: OperationRecord | None = None
@@ -64,7 +65,7 @@ class TrainingView:
         self._display.notice(f"{verb} {operation.operation_id} · seed {operation.seed}")
         if operation.place_reason is None or operation.mode is Mode.LOCAL:
             return
-        where = "here" if operation.place is Place.LOCAL else "on a host"
+        where = self._here if operation.place is Place.LOCAL else "on a host"
         fell_back = operation.mode is Mode.HOST and operation.place is Place.LOCAL
         self._display.notice(
             f"Trains {where}: {operation.place_reason}", style="yellow" if fell_back else "dim"
@@ -100,11 +101,11 @@ class TrainingView:
         self._display.__exit__(kind, error, traceback)
 
 
-def print_outcome(record: OperationRecord, settings: "Settings") -> None:
+def print_outcome(record: OperationRecord, installation: "Installation") -> None:
     """Print how it ended: the model and its metrics, or why there is none."""
     if record.state is State.COMPLETED:
-        model = _model_of(record, settings)
-        print_model(model, settings, title=f"Trained {model.name}")
+        model = _model_of(record, installation)
+        print_model(model, installation.place_of(model.name), title=f"Trained {model.name}")
         if record.started_at is not None and record.finished_at is not None:
             took = (record.finished_at - record.started_at).total_seconds()
             out.print(f"Took {duration(took)}.", style="dim")
@@ -117,7 +118,7 @@ def print_outcome(record: OperationRecord, settings: "Settings") -> None:
     err.print(Text(f"  The whole story: ktrdr ops show {record.operation_id}", style="dim"))
 
 
-def print_model(model: "ModelRecord", settings: "Settings", *, title: str) -> None:
+def print_model(model: "ModelRecord", place: "ModelPlace", *, title: str) -> None:
     """Print a model version: its test metrics against the baselines, and where its files are."""
     manifest = model.manifest
     out.print()
@@ -133,7 +134,6 @@ def print_model(model: "ModelRecord", settings: "Settings", *, title: str) -> No
             ]
             metrics.add_row(name.replace("_", " "), *row)
     out.print(metrics)
-    path = settings.models_dir / model.name
     seconds = sum(timing.seconds for timing in manifest.timings)
     out.print()
     out.print(
@@ -153,17 +153,16 @@ def print_model(model: "ModelRecord", settings: "Settings", *, title: str) -> No
                     f"at most {size(manifest.peak_memory_bytes)} of memory",
                 ),
                 ("weights", f"sha256 {manifest.weights_sha256}"),
-                ("files", f"{path}/"),
-                ("report", (path / "report.html").absolute().as_uri()),
+                ("files", f"{place.files}/"),
+                ("report", place.report),
             ]
         ),
         soft_wrap=True,
     )
 
 
-def model_as_json(model: "ModelRecord", settings: "Settings") -> dict[str, object]:
+def model_as_json(model: "ModelRecord", place: "ModelPlace") -> dict[str, object]:
     """Return a model version for ``--json``."""
-    path = (settings.models_dir / model.name).absolute()
     return {
         "name": model.name,
         "strategy": model.strategy,
@@ -172,8 +171,8 @@ def model_as_json(model: "ModelRecord", settings: "Settings") -> dict[str, objec
         "version": model.version,
         "operation_id": model.operation_id,
         "created_at": model.created_at.astimezone(UTC).isoformat(),
-        "path": str(path),
-        "report": str(path / "report.html"),
+        "path": place.path,
+        "report": place.report_path,
         "bundle_sha256": model.bundle_sha256,
         "files": {name: digest.model_dump() for name, digest in model.files.items()},
         "manifest": model.manifest.model_dump(mode="json", exclude={"files"}),
@@ -214,21 +213,18 @@ def decision_as_json(record: OperationRecord) -> dict[str, object]:
     return {"mode": record.mode, "where": record.place, "reason": record.place_reason}
 
 
-def outcome_as_json(record: OperationRecord, settings: "Settings") -> dict[str, object]:
+def outcome_as_json(record: OperationRecord, installation: "Installation") -> dict[str, object]:
     """Return how a training ended, for ``--json``: the operation, and the model if there is one."""
     outcome = operation_as_json(record)
-    model = _model_of(record, settings) if record.state is State.COMPLETED else None
-    return {**outcome, "model": model_as_json(model, settings) if model is not None else None}
+    model = _model_of(record, installation) if record.state is State.COMPLETED else None
+    place = installation.place_of(model.name) if model is not None else None
+    return {**outcome, "model": model_as_json(model, place) if model is not None and place else None}
 
 
-def _model_of(record: OperationRecord, settings: "Settings") -> "ModelRecord":
-    from ktrdr.backend.store import OperationStore
-
-    with OperationStore.open(settings) as store:
-        model = store.models.of_operation(record.operation_id)
-    if model is None:
+def _model_of(record: OperationRecord, installation: "Installation") -> "ModelRecord":
+    if record.model is None:
         raise AssertionError(f"{record.operation_id} is completed and has no model")
-    return model
+    return installation.model(record.model)
 
 
 def _baselines(metrics: Mapping[str, float]) -> list[str]:

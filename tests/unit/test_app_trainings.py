@@ -161,12 +161,12 @@ async def test_a_lane_and_a_mode_that_is_not_host_are_refused(both: Both) -> Non
 
 
 async def test_the_default_mode_is_host_if_a_broker_is_named_until_it_is_set(both: Both) -> None:
-    assert await _trainings(both).default_mode() is Mode.LOCAL
-    assert await _trainings(both, broker_url="amqp://broker").default_mode() is Mode.HOST
-    assert await _trainings(both, default_mode="auto").default_mode() is Mode.AUTO
+    assert (await _trainings(both).default_mode()).mode is Mode.LOCAL
+    assert (await _trainings(both, broker_url="amqp://broker").default_mode()).mode is Mode.HOST
+    assert (await _trainings(both, default_mode="auto").default_mode()).mode is Mode.AUTO
     await _trainings(both).set_default_mode(Mode.HOST)
     await _trainings(both).set_default_mode(Mode.AUTO)
-    assert await _trainings(both, default_mode="local").default_mode() is Mode.AUTO
+    assert (await _trainings(both, default_mode="local").default_mode()).mode is Mode.AUTO
 
 
 async def test_the_default_mode_that_is_set_at_one_backend_is_that_of_all(both: Both) -> None:

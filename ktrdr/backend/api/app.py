@@ -23,6 +23,7 @@ from ktrdr.backend.api.models import models_router
 from ktrdr.backend.api.operations import operations_router
 from ktrdr.backend.api.problems import ProblemDetails, answer_problems, describe_problems
 from ktrdr.backend.api.rates import RateLimit
+from ktrdr.backend.api.records import records_router
 from ktrdr.backend.api.results import results_router
 from ktrdr.backend.api.retrying import retrying_router
 from ktrdr.backend.api.service import Service
@@ -133,6 +134,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         trainings_router(service, access),
         operations_router(service, access, app.state.closing),
         logs_router(service, access, app.state.closing),
+        records_router(service, access, app.state.closing),
         retrying_router(service, access),
         results_router(service, access),
         models_router(service, access),

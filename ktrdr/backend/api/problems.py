@@ -10,52 +10,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.exceptions import HTTPException
 
-from ktrdr.errors import (
-    BlobCorruptError,
-    BlobError,
-    BlobMissingError,
-    BlobRefusedError,
-    CodecError,
-    DatabaseUnavailableError,
-    DataError,
-    DataGoneError,
-    IdempotencyError,
-    KtrdrError,
-    ModelError,
-    ModelNotFoundError,
-    NotRetryableError,
-    NowhereToTrainError,
-    OperationNotFoundError,
-    SettingsError,
-    StorageFullError,
-    StoreError,
-    StrategyError,
-)
+from ktrdr.backend.problem_codes import CODES
+from ktrdr.errors import KtrdrError, StrategyError
 from ktrdr.errors import Problem as StrategyProblem
 
 MEDIA_TYPE = "application/problem+json"
 
-_STATUS: tuple[tuple[type[KtrdrError], HTTPStatus, str], ...] = (
-    (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE, "storage-full"),
-    (BlobMissingError, HTTPStatus.NOT_FOUND, "no-such-blob"),
-    (BlobRefusedError, HTTPStatus.BAD_REQUEST, "refused"),
-    (BlobCorruptError, HTTPStatus.UNPROCESSABLE_ENTITY, "wrong-content"),
-    (BlobError, HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable"),
-    (OperationNotFoundError, HTTPStatus.NOT_FOUND, "no-such-operation"),
-    (ModelNotFoundError, HTTPStatus.NOT_FOUND, "no-such-model"),
-    (ModelError, HTTPStatus.BAD_REQUEST, "invalid-model"),
-    (StrategyError, HTTPStatus.BAD_REQUEST, "invalid-strategy"),
-    (DataGoneError, HTTPStatus.GONE, "data-gone"),
-    (DataError, HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-data"),
-    (CodecError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request-too-large"),
-    (IdempotencyError, HTTPStatus.CONFLICT, "idempotency-key-taken"),
-    (NotRetryableError, HTTPStatus.CONFLICT, "not-retryable"),
-    (NowhereToTrainError, HTTPStatus.CONFLICT, "nowhere-to-train"),
-    (SettingsError, HTTPStatus.BAD_REQUEST, "invalid-request"),
-    (DatabaseUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
-    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
-    (KtrdrError, HTTPStatus.INTERNAL_SERVER_ERROR, "failed"),
-)
 _RETRY_AFTER_S = 5
 _SCHEMA = "#/components/schemas/ProblemDetails"
 
@@ -142,7 +102,7 @@ class Problem(Exception):  # noqa: N818  (it is the answer, and only on the way 
 
 def problem_of(error: KtrdrError) -> Problem:
     """Return the answer to a request that failed with one of our errors."""
-    status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+    status, code = next((status, code) for kind, status, code in CODES if isinstance(error, kind))
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
     if isinstance(error, StrategyError):
         problems: list[JsonValue] = [in_strategy(problem).model_dump() for problem in error.problems]

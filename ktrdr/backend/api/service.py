@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.wishes import Accepted, RetryWish, TrainingWish
+from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Mode
 
@@ -34,7 +34,7 @@ class Trainings(Protocol):
     ) -> Accepted:
         """Accept what an operation asked for that failed or was cancelled, once more."""
 
-    async def default_mode(self) -> Mode:
+    async def default_mode(self) -> DefaultMode:
         """Return the mode of trainings for which none is named."""
 
     async def set_default_mode(self, mode: Mode) -> None:

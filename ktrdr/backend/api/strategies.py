@@ -61,6 +61,7 @@ class ValidationAnswer(BaseModel):
     valid: bool
     name: str | None = None
     features: list[str] = Field(default_factory=list, description="Ids in the order of the network's inputs.")
+    columns: int = Field(0, description="How many numbers the features are, for each bar.")
     problems: list[ProblemInStrategy] = Field(default_factory=list)
     warnings: list[ProblemInStrategy] = Field(default_factory=list)
 
@@ -100,6 +101,7 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
             valid=True,
             name=parsed.name,
             features=list(parsed.strategy.feature_plan.feature_ids),
+            columns=len(parsed.strategy.feature_plan.columns),
             warnings=[in_strategy(each) for each in parsed.warnings],
         )
 

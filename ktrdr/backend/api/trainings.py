@@ -19,7 +19,7 @@ from ktrdr.backend.api.strategies import (
 )
 from ktrdr.backend.api.views import OperationDetail, detail
 from ktrdr.backend.tokens import Role
-from ktrdr.backend.wishes import Accepted, StrategyText, TrainingWish
+from ktrdr.backend.wishes import Accepted, DefaultMode, StrategyText, TrainingWish
 from ktrdr.training.execution_mode_selector import Mode, Place
 
 _Item = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -115,6 +115,7 @@ class TrainingConfigAnswer(TrainingConfig):
     """Where trainings run that do not say it."""
 
     success: Literal[True] = True
+    source: str = Field(description="Who says so, in words.")
 
 
 def trainings_router(service: Service, access: Access) -> APIRouter:
@@ -142,7 +143,7 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
 
     @router.get("/config", dependencies=[Depends(access.reading())], summary="Where trainings run by default")
     async def config() -> TrainingConfigAnswer:
-        return TrainingConfigAnswer(default_mode=await trainings.default_mode())
+        return _config(await trainings.default_mode())
 
     @router.put(
         "/config",
@@ -152,9 +153,13 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
     async def set_config(request: Request, wanted: TrainingConfig) -> TrainingConfigAnswer:
         request.state.subject = f"default_mode={wanted.default_mode}"
         await trainings.set_default_mode(wanted.default_mode)
-        return TrainingConfigAnswer(default_mode=wanted.default_mode)
+        return _config(await trainings.default_mode())
 
     return router
+
+
+def _config(default: DefaultMode) -> TrainingConfigAnswer:
+    return TrainingConfigAnswer(default_mode=default.mode, source=default.source)
 
 
 def _wish(wish: StartTraining, service: Service) -> TrainingWish:

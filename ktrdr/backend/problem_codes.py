@@ -1,0 +1,48 @@
+"""Which error has which status and code over HTTP: for who answers, and for who reads the answer."""
+
+from http import HTTPStatus
+
+from ktrdr.errors import (
+    BlobCorruptError,
+    BlobError,
+    BlobMissingError,
+    BlobRefusedError,
+    CodecError,
+    DatabaseUnavailableError,
+    DataError,
+    DataGoneError,
+    IdempotencyError,
+    KtrdrError,
+    ModelError,
+    ModelNotFoundError,
+    NotRetryableError,
+    NowhereToTrainError,
+    OperationNotFoundError,
+    SettingsError,
+    StorageFullError,
+    StoreError,
+    StrategyError,
+)
+
+CODES: tuple[tuple[type[KtrdrError], HTTPStatus, str], ...] = (
+    (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE, "storage-full"),
+    (BlobMissingError, HTTPStatus.NOT_FOUND, "no-such-blob"),
+    (BlobRefusedError, HTTPStatus.BAD_REQUEST, "refused"),
+    (BlobCorruptError, HTTPStatus.UNPROCESSABLE_ENTITY, "wrong-content"),
+    (BlobError, HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable"),
+    (OperationNotFoundError, HTTPStatus.NOT_FOUND, "no-such-operation"),
+    (ModelNotFoundError, HTTPStatus.NOT_FOUND, "no-such-model"),
+    (ModelError, HTTPStatus.BAD_REQUEST, "invalid-model"),
+    (StrategyError, HTTPStatus.BAD_REQUEST, "invalid-strategy"),
+    (DataGoneError, HTTPStatus.GONE, "data-gone"),
+    (DataError, HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-data"),
+    (CodecError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request-too-large"),
+    (IdempotencyError, HTTPStatus.CONFLICT, "idempotency-key-taken"),
+    (NotRetryableError, HTTPStatus.CONFLICT, "not-retryable"),
+    (NowhereToTrainError, HTTPStatus.CONFLICT, "nowhere-to-train"),
+    (SettingsError, HTTPStatus.BAD_REQUEST, "invalid-request"),
+    (DatabaseUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
+    (KtrdrError, HTTPStatus.INTERNAL_SERVER_ERROR, "failed"),
+)
+"""The first that fits an error counts; no code stands twice."""

@@ -1,0 +1,309 @@
+"""An installation elsewhere, by the HTTP API of its `ktrdr serve`."""
+
+import asyncio
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from ktrdr.app.deciding import waits_in_lane
+from ktrdr.app.embedded import TrainingListener
+from ktrdr.backend.log_reading import LogRecord
+from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
+from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
+from ktrdr.backend.states import State
+from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
+from ktrdr.client.server import API, Server
+from ktrdr.client.streams import follow
+from ktrdr.errors import (
+    ModelCorruptError,
+    OperationCancelledError,
+    OperationNotFoundError,
+    Problem,
+    ServerError,
+    StrategyError,
+)
+from ktrdr.events.log_lines import LogLevel
+from ktrdr.models.directory import Finding
+from ktrdr.training.execution_mode_selector import Mode
+
+_EXPLAIN_EVERY_S = 2.0
+_PAGE = 1000
+
+_OPERATIONS = TypeAdapter(dict[str, list[ListedOperation]])
+_STORY = TypeAdapter(RecordedStory)
+_RECORD = TypeAdapter(OperationRecord)
+_MODELS = TypeAdapter(dict[str, list[ModelRecord]])
+_MODEL = TypeAdapter(ModelRecord)
+_FLEET = TypeAdapter(Fleet)
+_LINE = TypeAdapter(LogRecord)
+_LINES = TypeAdapter(list[LogRecord])
+_FINDINGS = TypeAdapter(list[Finding])
+_ENTRIES = TypeAdapter(list[StrategyEntry])
+_PROBLEMS = TypeAdapter(list[Problem])
+_ANY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+class ServedInstallation:
+    """See `Installation`."""
+
+    here = "on the server"
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.is_exposed = server.is_exposed
+
+    # --- operations -------------------------------------------------------------------------------
+
+    def list_operations(
+        self, *, state: State | None, strategy: str | None, limit: int, before: str | None
+    ) -> list[ListedOperation]:
+        """See `Installation.list_operations`."""
+        wanted = {"state": state, "strategy": strategy, "limit": limit, "before": before}
+        return self._server.get("/records/operations", _OPERATIONS, **wanted)["operations"]
+
+    def story(self, name: str | None) -> RecordedStory:
+        """See `Installation.story`."""
+        if name is None:
+            newest = self.list_operations(state=None, strategy=None, limit=1, before=None)
+            if not newest:
+                raise OperationNotFoundError(
+                    "There are no operations yet.", fix="Start one: ktrdr train STRATEGY"
+                )
+            name = newest[0].record.operation_id
+        return self._server.get(f"/records/operations/{_quoted(name)}", _STORY)
+
+    def cancel(self, name: str, reason: str) -> Cancellation:
+        """See `Installation.cancel`."""
+        before = self.story(name).record
+        if before.state.terminal:
+            return Cancellation(before, before)
+        try:
+            self._cancel(before.operation_id, reason)
+        except ServerError as error:
+            if error.code != "already-ended":
+                raise
+        return Cancellation(before, self.story(before.operation_id).record)
+
+    async def watch(
+        self, operation_id: str, on_away: Callable[[str], None]
+    ) -> AsyncGenerator[OperationRecord, None]:
+        """See `Installation.watch`; a server that is away is waited for."""
+        path = f"/records/operations/{_quoted(operation_id)}/events"
+        async with aclosing(follow(self._server, path, "record", on_away=on_away)) as told:
+            async for data in told:
+                yield self._read(_RECORD, data)
+
+    def log(self, operation_id: str, level: LogLevel) -> list[LogRecord]:
+        """See `Installation.log`."""
+        path, lines, after = f"/operations/{_quoted(operation_id)}/logs", [], 0
+        while True:
+            page = self._server.get(path, _ANY, after=after, limit=_PAGE, level=level)
+            lines += _LINES.validate_python(page["data"])
+            if page["next_after"] is None:
+                return lines
+            after = page["next_after"]
+
+    async def follow_log(self, operation_id: str) -> AsyncGenerator[list[LogRecord], None]:
+        """See `Installation.follow_log`."""
+        path = f"/operations/{_quoted(operation_id)}/logs/stream"
+        async with aclosing(follow(self._server, path, "log", on_away=lambda why: None)) as told:
+            async for data in told:
+                yield [self._read(_LINE, data)]
+
+    # --- models -----------------------------------------------------------------------------------
+
+    def list_models(self, *, strategy: str | None, limit: int, before: str | None) -> list[ModelRecord]:
+        """See `Installation.list_models`."""
+        wanted = {"strategy": strategy, "limit": limit, "before": before}
+        return self._server.get("/records/models", _MODELS, **wanted)["models"]
+
+    def model(self, name: str) -> ModelRecord:
+        """See `Installation.model`."""
+        return self._server.get(f"/records/models/{_quoted(name)}", _MODEL)
+
+    def place_of(self, name: str) -> ModelPlace:
+        """See `Installation.place_of`."""
+        model = f"{self._server.url}{API}/models/{_quoted(name)}"
+        return ModelPlace(f"{model}/files", f"{model}/report", f"{model}/files", f"{model}/report")
+
+    @contextmanager
+    def files_of(self, name: str) -> Iterator[Path]:
+        """See `Installation.files_of`; they are fetched, and compared with what was persisted."""
+        from ktrdr.models.directory import ModelDirectory
+
+        record = self.model(name)
+        with tempfile.TemporaryDirectory(prefix="ktrdr-model-") as directory:
+            models = ModelDirectory(Path(directory))
+            path = models.path(record.name)
+            path.mkdir(parents=True)
+            for file in record.files:
+                self._server.download(f"/models/{_quoted(record.name)}/files/{_quoted(file)}", path / file)
+            if findings := models.verify(record.name, record.files):
+                raise ModelCorruptError(
+                    f"What came of model {record.name} is not what was persisted: {findings[0]}.",
+                    fix=f"Have its files examined: ktrdr models verify {record.name}",
+                )
+            yield path
+
+    def verify(self, name: str) -> list[Finding]:
+        """See `Installation.verify`; the server compares."""
+        found = self._server.get(f"/records/verifications/{_quoted(name)}", _ANY)
+        return _FINDINGS.validate_python(found["findings"])
+
+    # --- strategies -------------------------------------------------------------------------------
+
+    def strategies(self) -> list[StrategyEntry]:
+        """See `Installation.strategies`."""
+        found = self._server.get("/strategies", _ANY)["strategies"]
+        return _ENTRIES.validate_python([{"path": None, **each} for each in found])
+
+    def check(self, strategy: str, overrides: Mapping[str, JsonValue], *, strict: bool) -> Checked:
+        """See `Installation.check`."""
+        wish = {**_sent(strategy), "overrides": dict(overrides), "strict": strict}
+        found = self._server.post("/strategies/validate", wish, _ANY)
+        return Checked(
+            strategy,
+            _PROBLEMS.validate_python(found["problems"]),
+            _PROBLEMS.validate_python(found["warnings"]),
+            found["features"],
+            found["columns"],
+        )
+
+    # --- agents and configuration -----------------------------------------------------------------
+
+    def agents(self) -> Fleet:
+        """See `Installation.agents`."""
+        return self._server.get("/records/agents", _FLEET)
+
+    def default_mode(self) -> DefaultMode:
+        """See `Installation.default_mode`."""
+        found = self._server.get("/trainings/config", _ANY)
+        return DefaultMode(Mode(found["default_mode"]), found["source"])
+
+    def set_default_mode(self, mode: Mode) -> None:
+        """See `Installation.set_default_mode`."""
+        self._server.put("/trainings/config", {"default_mode": mode})
+
+    # --- training ---------------------------------------------------------------------------------
+
+    async def train(
+        self,
+        wish: TrainingWish,
+        mode: Mode | None,
+        *,
+        stop: asyncio.Event,
+        listener: TrainingListener,
+        on_waiting: Callable[[str], None],
+    ) -> OperationRecord:
+        """See `Installation.train`; the training goes on if this process ends without asking otherwise."""
+        if stop.is_set():
+            raise OperationCancelledError("Cancelled before anything was started.")
+        record = await asyncio.to_thread(self._submit, wish, mode)
+        listener.on_submitted(Submission(record, resumed=False))
+        beside = [
+            asyncio.create_task(self._cancel_when_set(stop, record.operation_id)),
+            asyncio.create_task(self._explain(record.operation_id, on_waiting)),
+        ]
+        watching = asyncio.create_task(self._until_ended(record, listener, on_waiting))
+        try:
+            # Who cannot cancel must say so, and not wait on.
+            await asyncio.wait((watching, beside[0]), return_when=asyncio.FIRST_COMPLETED)
+            if beside[0].done():
+                beside[0].result()
+            return await watching
+        finally:
+            for task in (watching, *beside):
+                task.cancel()
+            await asyncio.gather(watching, *beside, return_exceptions=True)
+
+    def start(self, wish: TrainingWish, mode: Mode | None) -> Started:
+        """See `Installation.start`."""
+        return Started(self._submit(wish, mode))
+
+    def _submit(self, wish: TrainingWish, mode: Mode | None) -> OperationRecord:
+        waits_in_lane(wish, mode)
+        given = {
+            **_sent(str(wish.strategy)),
+            "start_date": wish.start,
+            "end_date": wish.end,
+            "overrides": dict(wish.overrides),
+            "execution_mode": mode,
+            "require_gpu": wish.require_gpu,
+            "lane": wish.lane if wish.names_lane else None,
+            "seed": wish.seed,
+        }
+        asked = {name: value for name, value in given.items() if value is not None}
+        # One key for all tries: a request whose answer was lost makes no second operation.
+        try:
+            accepted = self._server.post("/trainings", asked, _ANY, key=str(uuid.uuid4()))
+        except StrategyError as error:
+            raise StrategyError(str(wish.strategy), error.problems) from error
+        return self.story(accepted["task_id"]).record
+
+    async def _until_ended(
+        self, record: OperationRecord, listener: TrainingListener, on_away: Callable[[str], None]
+    ) -> OperationRecord:
+        async with aclosing(self.watch(record.operation_id, on_away)) as records:
+            async for newest in records:
+                listener.on_change(newest)
+                record = newest
+        return record
+
+    async def _explain(self, operation_id: str, on_waiting: Callable[[str], None]) -> None:
+        """Tell what it waits for, whenever that is something else than before, until it has ended."""
+        told = None
+        while True:
+            await asyncio.sleep(_EXPLAIN_EVERY_S)
+            try:
+                story = await asyncio.to_thread(self.story, operation_id)
+            except ServerError:
+                continue  # who watches says so
+            if story.record.state.terminal:
+                return
+            if story.waits_for and story.waits_for != told:
+                on_waiting(story.waits_for)
+                told = story.waits_for
+
+    async def _cancel_when_set(self, stop: asyncio.Event, operation_id: str) -> None:
+        await stop.wait()
+        try:
+            await asyncio.to_thread(self._cancel, operation_id, "interrupted by the user")
+        except ServerError as error:
+            if error.code == "already-ended":
+                return
+            raise ServerError(
+                f"{operation_id} goes on, as it could not be cancelled. {error.message}",
+                fix=f"Cancel it later: ktrdr ops cancel {operation_id}",
+            ) from error
+
+    def _cancel(self, operation_id: str, reason: str) -> None:
+        self._server.post(f"/operations/{_quoted(operation_id)}/cancel", {"reason": reason}, _ANY)
+
+    def _read(self, kind: TypeAdapter[Any], data: str) -> Any:
+        try:
+            return kind.validate_json(data)
+        except ValidationError as error:
+            raise self._server.misunderstood(error) from error
+
+
+def _sent(strategy: str) -> dict[str, str]:
+    """Return how a strategy is sent: the text of a file that is here, else its name."""
+    from ktrdr.strategy import read_strategy
+
+    path = Path(strategy)
+    if path.is_file():
+        return {"strategy_yaml": read_strategy(path)}
+    if path.name != strategy or path.suffix in (".yaml", ".yml"):
+        raise StrategyError(strategy, [Problem("", "there is no such file")])
+    return {"strategy_name": strategy}
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="/")

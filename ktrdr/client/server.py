@@ -1,0 +1,194 @@
+"""A `ktrdr serve` elsewhere: what is asked of it, and errors as if they had happened here."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from ktrdr import __version__
+from ktrdr.addresses import is_loopback
+from ktrdr.backend.problem_codes import CODES
+from ktrdr.errors import (
+    KtrdrError,
+    ServerError,
+    ServerUnreachableError,
+    SettingsError,
+    StrategyError,
+)
+from ktrdr.errors import Problem as StrategyProblem
+
+T = TypeVar("T")
+
+API = "/api/v1"
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_TRIES = 5
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 10.0
+_AGAIN = frozenset({429, 502, 503, 504})
+_PROBLEM = "application/problem+json"
+_SAME_VERSION = "Use the same version of ktrdr here and there: ktrdr --version"
+_ERRORS = {code: kind for kind, _, code in CODES if not issubclass(kind, StrategyError | SettingsError)}
+_PROBLEMS = TypeAdapter(list[StrategyProblem])
+
+
+class Server:
+    """Asks a server, once more if that changes nothing and the answer has not come.
+
+    Args:
+        url: as ``https://host:8420``.
+        token: what it asks for; None: it asks for none.
+        pause: waits so many seconds before the next try.
+
+    Raises:
+        SettingsError: that is no address.
+    """
+
+    def __init__(
+        self, url: str, token: SecretStr | None, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsError(
+                f"'{url}' is not the address of a server.", fix="Give one as in https://host:8420."
+            )
+        if parts.username is not None or parts.query or parts.fragment:
+            raise SettingsError(
+                "The address of a server has no user, query or fragment.",
+                fix="Give the token in KTRDR_TOKEN or KTRDR_TOKEN_FILE.",
+            )
+        self.url = url.rstrip("/")
+        self.is_exposed = parts.scheme == "http" and token is not None and not is_loopback(parts.hostname)
+        """Whether the token can be read on the way."""
+        self.headers = {"User-Agent": f"ktrdr/{__version__}"}
+        if token is not None:
+            self.headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+        self._pause = pause
+
+    def get(self, path: str, kind: TypeAdapter[T], **params: Any) -> T:
+        """Return what is there, as it is meant to be read."""
+        given = {name: value for name, value in params.items() if value is not None}
+        return self.read(kind, self._ask("GET", path, params=given))
+
+    def put(self, path: str, body: object) -> None:
+        """Replace what is there."""
+        self._ask("PUT", path, json=body)
+
+    def post(self, path: str, body: object, kind: TypeAdapter[T], *, key: str | None = None) -> T:
+        """Have something done that comes to the same if it is asked for twice, if need be by its key."""
+        headers = {"Idempotency-Key": key} if key is not None else {}
+        return self.read(kind, self._ask("POST", path, json=body, headers=headers))
+
+    def download(self, path: str, target: Path) -> None:
+        """Write what is there into a file."""
+        target.write_bytes(self._ask("GET", path).content)
+
+    def read(self, kind: TypeAdapter[T], answer: httpx.Response) -> T:
+        """Return what an answer says.
+
+        Raises:
+            ServerError: it is not what this version of the program understands.
+        """
+        try:
+            return kind.validate_python(answer.json())
+        except ValidationError as error:
+            raise self.misunderstood(error) from error
+        except (JSONDecodeError, UnicodeDecodeError) as error:
+            raise self._no_server() from error
+
+    def misunderstood(self, error: ValidationError) -> ServerError:
+        """Return the error that tells of an answer of another version."""
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return ServerError(
+            f"The server {self.url} answers what this version ({__version__}) does not understand: "
+            f"{where}: {first['msg']}.",
+            fix=_SAME_VERSION,
+        )
+
+    def unreachable(self, error: httpx.TransportError) -> ServerError:
+        """Return the error that tells of a connection that failed."""
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ServerError(
+                f"The certificate of {self.url} is not trusted: {error}.",
+                fix="Name the file of your authority in SSL_CERT_FILE, and the host as the certificate does.",
+            )
+        return ServerUnreachableError(
+            f"The server {self.url} cannot be reached: {str(error) or type(error).__name__}.",
+            fix="See whether `ktrdr serve` runs there, and whether --server or KTRDR_SERVER is right; "
+            "without it, the command works on this machine.",
+        )
+
+    def error_of(self, answer: httpx.Response) -> KtrdrError:
+        """Return the error that an answer tells of, as it would be raised here."""
+        if answer.is_redirect:
+            there = answer.headers.get("location", "elsewhere")
+            return ServerError(
+                f"{self.url} sends on to {there}.", fix="Give the address of that in --server."
+            )
+        if answer.headers.get("content-type", "").partition(";")[0] != _PROBLEM:
+            return self._no_server(answer.status_code)
+        try:
+            problem = dict(answer.json())
+            code, detail = str(problem["code"]), str(problem["detail"])
+            fix = str(problem["fix"]) if problem.get("fix") else None
+            problems = _PROBLEMS.validate_python(problem.get("problems", []))
+        except (ValueError, KeyError, TypeError):
+            return self._no_server(answer.status_code)
+        if code == "invalid-strategy":
+            return StrategyError("strategy", problems)
+        if code in _ERRORS:
+            return _ERRORS[code](detail, fix=fix)
+        match code:
+            case "no-token" | "wrong-token":
+                fix = (
+                    "Make one where it runs (ktrdr tokens create NAME --role operator), and set KTRDR_TOKEN "
+                    "to it, or KTRDR_TOKEN_FILE to a file with it."
+                )
+            case "not-found" | "method-not-allowed":
+                detail, fix = "It does not know what it was asked for", _SAME_VERSION
+            case "no-such-strategy":
+                fix = "See what there is (ktrdr strategies list), or give a file that is here."
+            case "too-many-requests":
+                fix = "Wait a little, or have KTRDR_API_RATE_PER_S raised there."
+        return ServerError(f"The server {self.url} refuses: {detail}", fix=fix, code=code)
+
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        for left in reversed(range(_TRIES)):
+            wait_s = _FIRST_PAUSE_S * 2.0 ** (_TRIES - 1 - left) * random.uniform(0.5, 1.0)  # noqa: S311
+            try:
+                answer = self._send(method, path, **request)
+            except httpx.TransportError as error:
+                if not left or "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise self.unreachable(error) from error
+            else:
+                if answer.is_success:
+                    return answer
+                if answer.status_code not in _AGAIN or not left:
+                    raise self.error_of(answer)
+                wait_s = max(wait_s, _asked_to_wait_s(answer.headers))
+            self._pause(min(wait_s, _LONGEST_PAUSE_S))
+        raise AssertionError("the last try returns or raises")
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        headers = {**self.headers, **request.pop("headers", {})}
+        with httpx.Client(timeout=TIMEOUT) as client:
+            return client.request(method, f"{self.url}{API}{path}", headers=headers, **request)
+
+    def _no_server(self, status: int = 200) -> ServerError:
+        return ServerError(
+            f"{self.url} is not a ktrdr server: it answers in another way (status {status}).",
+            fix="Give the address at which `ktrdr serve` listens, without a path.",
+        )
+
+
+def _asked_to_wait_s(headers: Mapping[str, str]) -> float:
+    try:
+        return float(headers.get("retry-after", "0"))
+    except ValueError:  # a date
+        return 0.0

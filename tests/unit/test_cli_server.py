@@ -1,0 +1,206 @@
+"""Every command says the same, whether it has the installation itself or asks its server."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ktrdr.backend.states import State
+from ktrdr.backend.tokens import Role
+from ktrdr.events import FailureCause
+from tests.unit.api_cases import Api
+from tests.unit.backend_cases import PATIENCE_S
+from tests.unit.served_cases import Said, ServedApi, ktrdr, served_in_thread
+
+REPOSITORY = Path(__file__).parents[2]
+MOMENTUM = REPOSITORY / "strategies" / "eurusd_momentum.yaml"
+PLACES = ("path", "report", "files")
+
+
+@dataclass(frozen=True)
+class World:
+    """An installation with operations of several kinds, here and as it is seen from elsewhere."""
+
+    served: ServedApi
+    here: dict[str, str]
+    elsewhere: dict[str, str]
+    completed: str
+    failed: str
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("served")
+    with served_in_thread(directory / "there") as served:
+        api = served.api
+
+        async def live() -> tuple[str, str]:
+            completed = await api.submitted()
+            await api.agent.finish(await api.agent.take())
+            await api.until(completed, State.COMPLETED)
+            failed = await api.submitted()
+            await api.agent.fail(await api.agent.take(), FailureCause.STRATEGY_ERROR)
+            await api.until(failed, State.FAILED)
+            return completed, failed
+
+        completed, failed = served.do(live())
+        yield World(served, served.variables(), served.variables(directory / "elsewhere"), completed, failed)
+
+
+def both(world: World, *arguments: str) -> tuple[Said, Said]:
+    return ktrdr(*arguments, variables=world.here), ktrdr(*arguments, variables=world.elsewhere)
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["for people", "for scripts"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ops list",
+        "ops list --state failed --limit 1",
+        "ops list --state unheard-of",
+        "ops list --before op-unheard-of",
+        "ops show COMPLETED",
+        "ops show FAILED",
+        "ops show op-",
+        "ops show unheard-of",
+        "ops watch FAILED",
+        "ops logs COMPLETED",
+        "ops logs COMPLETED --follow",
+        "ops cancel COMPLETED",
+        "models list --strategy unheard-of",
+        "models show unheard-of",
+        "models verify",
+        "models verify unheard-of",
+        "strategies validate STRATEGY",
+        "strategies validate STRATEGY --set training.epoch=3",
+        "strategies validate no-such-file.yaml --set nonsense",
+        "agents --all",
+        "config get",
+        "config get default_mode",
+        "train STRATEGY --set training.epoch=3",
+        "train STRATEGY --mode local --lane gpu",
+        "train STRATEGY --start 1990-01-01 --end 1990-02-01",
+        "train STRATEGY --require-gpu --mode local",
+    ],
+)
+def test_a_command_says_the_same_by_way_of_a_server(world: World, command: str, as_json: bool) -> None:
+    names = {"COMPLETED": world.completed, "FAILED": world.failed, "STRATEGY": str(MOMENTUM)}
+    words = [names.get(word, word) for word in command.split()] + (["--json"] if as_json else [])
+    here, elsewhere = both(world, *words)
+    assert elsewhere.without_times() == here.without_times()
+
+
+def without_places(model: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in model.items() if name not in PLACES}
+
+
+@pytest.mark.parametrize("command", ["models list", "models show momentum"])
+def test_models_are_the_same_but_for_where_their_files_are(world: World, command: str) -> None:
+    here, elsewhere = (said.json for said in both(world, *command.split(), "--json"))
+    if isinstance(here, dict):
+        here, elsewhere = [here], [elsewhere]
+    assert [without_places(model) for model in elsewhere] == [without_places(model) for model in here]
+    (model,) = elsewhere
+    assert model["report"] == f"{world.served.url}/api/v1/models/{model['name']}/report"
+
+
+def test_strategies_are_those_of_the_server(world: World) -> None:
+    here, elsewhere = both(world, "strategies", "list")
+    assert "eurusd_momentum" in here.stdout
+    assert (elsewhere.stdout, elsewhere.stderr) == (here.stdout, here.stderr)
+    by_name = ktrdr("strategies", "validate", "eurusd_momentum", variables=world.elsewhere)
+    assert "eurusd_momentum: valid, " in by_name.stdout
+    unknown = ktrdr("strategies", "validate", "eurusd_momentun", variables=world.elsewhere)
+    assert "Did you mean 'eurusd_momentum'?" in " ".join(unknown.stderr.split())
+
+
+def test_the_default_mode_is_set_by_who_may(world: World, tmp_path: Path) -> None:
+    refused = ktrdr("config", "set", "default_mode", "auto", variables=world.elsewhere)
+    assert (refused.status, "takes the role admin" in refused.stderr) == (1, True)
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    assert ktrdr("config", "set", "default_mode", "local", variables=admin).status == 0
+    here, elsewhere = both(world, "config", "get", "--json")
+    assert elsewhere.json == here.json == {"default_mode": {"value": "local", "source": "set at run time"}}
+
+
+# --- training
+
+
+async def make_a_model(api: Api) -> None:
+    """Have the agent carry out the next training that is still wanted."""
+    run = await api.agent.take()
+    while api.store.get(run.request.operation_id).state.terminal:
+        run = await api.agent.take()
+    await api.agent.finish(run)
+
+
+def train(world: World, *arguments: str) -> Said:
+    return ktrdr("train", *arguments, "--mode", "local", "--seed", "5", variables=world.elsewhere)
+
+
+def test_a_training_is_followed_to_its_model(world: World) -> None:
+    made = world.served.begin(make_a_model(world.served.api))
+    said = train(world, str(MOMENTUM), "--json")
+    made.result(PATIENCE_S)
+    assert (said.status, said.json["state"], said.json["seed"]) == (0, "completed", 5)
+    shown = ktrdr("models", "show", said.json["model"]["name"], "--json", variables=world.elsewhere)
+    assert said.json["model"] == shown.json
+
+
+def test_a_training_whose_answer_is_lost_is_started_once(world: World) -> None:
+    store = world.served.api.store
+    before = len(store.list_operations())
+    world.served.to_lose[0] = 2
+    said = train(world, "eurusd_momentum", "--detach", "--json")
+    assert (said.status, world.served.to_lose[0]) == (0, 0)
+    assert len(store.list_operations()) == before + 1
+    cancelled = ktrdr("ops", "cancel", said.json["operation_id"], variables=world.elsewhere)
+    assert cancelled.status == 0
+    assert store.get(said.json["operation_id"]).state is State.CANCELLED
+
+
+def test_who_may_only_read_starts_nothing(world: World, tmp_path: Path) -> None:
+    viewer = world.served.variables(tmp_path, Role.VIEWER)
+    refused = ktrdr("train", str(MOMENTUM), "--detach", variables=viewer)
+    assert refused.status == 1
+    assert "This takes the role operator; the token's is viewer." in " ".join(refused.stderr.split())
+
+
+# --- which installation
+
+
+def test_the_option_counts_for_more_than_the_variable(world: World) -> None:
+    variables = {**world.elsewhere, "KTRDR_SERVER": "http://127.0.0.1:9"}
+    said = ktrdr("--server", world.served.url, "ops", "list", "--json", variables=variables)
+    assert [each["operation_id"] for each in said.json].count(world.completed) == 1
+
+
+def test_the_token_may_be_in_a_file(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(world.elsewhere["KTRDR_TOKEN"] + "\n")
+    variables = {name: value for name, value in world.elsewhere.items() if name != "KTRDR_TOKEN"}
+    said = ktrdr("ops", "list", variables={**variables, "KTRDR_TOKEN_FILE": str(file)})
+    assert said.status == 0
+
+
+@pytest.mark.parametrize("command", ["work", "db status", "doctor", "serve"])
+def test_a_command_about_this_machine_refuses_a_server_that_is_named(world: World, command: str) -> None:
+    said = ktrdr("--server", world.served.url, *command.split(), variables=world.here)
+    assert said.status == 1
+    assert "works on the machine where it is run" in " ".join(said.stderr.split())
+
+
+def test_a_command_about_this_machine_takes_no_notice_of_the_variable(world: World) -> None:
+    here = ktrdr("db", "status", "--json", variables={**world.here, "KTRDR_SERVER": world.served.url})
+    assert here.status == 0
+
+
+@pytest.mark.parametrize("command", ["tokens list", "clean"])
+def test_a_command_that_cannot_ask_the_server_is_not_about_this_machine_instead(
+    world: World, command: str
+) -> None:
+    said = ktrdr(*command.split(), variables=world.elsewhere)
+    assert said.status == 1
+    assert "Run it on the machine of the server" in " ".join(said.stderr.split())
