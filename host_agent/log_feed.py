@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import Enum, auto
+from functools import partial
 
 import structlog
 
@@ -20,7 +21,7 @@ from ktrdr.errors import (
 )
 from ktrdr.events.log_lines import LogEntry
 from ktrdr.events.training import TrainingLogged
-from ktrdr.logs.overhearing import Listener, overheard_by
+from ktrdr.logs.overhearing import Listener, Overheard, overheard_by
 
 INTERVAL_S = 0.25
 _AFTER_REFUSAL_S = 60.0
@@ -70,8 +71,8 @@ class LogFeed:
 
     def listener(self, claim_id: str) -> Listener | None:
         """Return who takes the lines about an attempt; None if it was begun by a predecessor."""
-        log = self._logs.get(claim_id)
-        return log.overhear if log is not None else None
+        # By name: contexts, which hold it, live as long as the timers that were set in them.
+        return partial(self._overhear, claim_id) if claim_id in self._logs else None
 
     def end(self, claim_id: str) -> None:
         """Expect no more lines about an attempt; what is left of them still is published."""
@@ -106,6 +107,10 @@ class LogFeed:
             while entries := log.take(at_once=True):
                 if await self._publish(log, entries) is not _Outcome.SETTLED:
                     return
+
+    def _overhear(self, claim_id: str, line: Overheard) -> None:
+        if (log := self._logs.get(claim_id)) is not None:
+            log.overhear(line)
 
     async def _publish(self, log: AttemptLog, entries: tuple[LogEntry, ...]) -> _Outcome:
         if not entries:

@@ -118,7 +118,7 @@ class Slot:
             claim_id=shared.ids.token(),
         )
         log = shared.logs.begin(claim)
-        with overheard_by(log.overhear):
+        with overheard_by(shared.logs.listener(claim.claim_id)):
             return await self._carry(delivery, request, claim, log)
 
     async def _carry(
