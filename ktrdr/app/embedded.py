@@ -230,16 +230,30 @@ async def submit_for_later(
         StrategyError: the strategy is wrong.
         DataError: its bars are missing or wrong.
     """
+
+    def ask(blobs: BlobStore) -> SubmitTraining:
+        return submission_of(prepare(wish, settings, blobs), wish, RandomIds(), decision)
+
+    return await keep_for_later(ask, settings)
+
+
+async def keep_for_later(ask: Callable[[BlobStore], SubmitTraining], settings: Settings) -> OperationRecord:
+    """Record what is asked for without running it; the next process that works goes on with it.
+
+    Args:
+        ask: returns what is to be submitted, given where its bars are; it may block.
+        settings: where everything is.
+    """
     ids, clock = RandomIds(), SystemClock()
     with (
         closing(open_blob_store(settings)) as blobs,
         await asyncio.to_thread(OperationStore.open, settings) as store,
     ):
-        prepared = await asyncio.to_thread(prepare, wish, settings, blobs)
+        asked = await asyncio.to_thread(ask, blobs)
         bus = MemoryBus(MemoryBroker(clock))
         backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids)
         try:
-            return (await backend.submit(submission_of(prepared, wish, ids, decision))).operation
+            return (await backend.submit(asked)).operation
         finally:
             await backend.stop()
             await bus.close()

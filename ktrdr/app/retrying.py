@@ -1,14 +1,22 @@
 """A training that is asked for once more, as it was recorded."""
 
+import asyncio
+from contextlib import closing
 from dataclasses import dataclass, replace
 
+from ktrdr.app.deciding import decide_for_command
+from ktrdr.app.embedded import keep_for_later
 from ktrdr.backend.dispatching import LOCAL_LANE, check_retryable
 from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import OperationRecord, SubmitTraining
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.wishes import RetryWish, StrategyText, TrainingWish
+from ktrdr.blobs.opening import open_blob_store
 from ktrdr.blobs.store import BlobStore
-from ktrdr.errors import DataGoneError
+from ktrdr.errors import DataGoneError, OperationNotFoundError
 from ktrdr.events import TrainingRequested
+from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 
 
@@ -75,3 +83,33 @@ def decided(again: TrainingAgain, decision: Decision | None) -> SubmitTraining:
     is_local = decision is not None and decision.where is Place.LOCAL
     lane = LOCAL_LANE if is_local else again.submission.lane
     return replace(again.submission, decision=decision, lane=lane)
+
+
+def retry_for_command(
+    settings: Settings, name: str, wish: RetryWish
+) -> tuple[OperationRecord, Decision | None]:
+    """Record a command's training once more, for whoever carries it; return it, and where it runs. Blocks.
+
+    On hosts, ``ktrdr serve`` carries it; here, the next process that works.
+
+    Args:
+        settings: where everything is.
+        name: the id of the one that failed or was cancelled, or its unique beginning or end.
+        wish: what differs.
+
+    Raises:
+        OperationNotFoundError: there is none of that name, or several.
+        KtrdrError: as `training_again`; or as `decide_for_command`.
+    """
+    with OperationStore.open(settings, create=False) as store:
+        operation_id = store.find(name).operation_id
+        found = store.find_request(operation_id)
+        if found is None:
+            raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+        with closing(open_blob_store(settings)) as blobs:
+            again = training_again(*found, wish, blobs)
+        decision = decide_for_command(settings, again.wish, again.mode)
+        asked = decided(again, decision)
+        if decision is not None and decision.where is Place.LOCAL:
+            return asyncio.run(keep_for_later(lambda _: asked, settings)), decision
+        return Submitter(settings, store).submit(asked).operation, decision

@@ -135,6 +135,7 @@ def show(context: typer.Context, operation: IdArgument, as_json: JsonOption = Fa
                 ("seed", record.seed),
                 ("attempt", f"{record.attempt} of at most {record.max_attempts}"),
                 ("agent", f"{record.agent_id} on {record.device}" if record.agent_id else None),
+                ("repeats", record.retry_of),
                 ("runs", f"{record.place}: {record.place_reason}" if record.place is not None else None),
                 ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
                 ("took", duration(took) if took is not None else None),
@@ -242,6 +243,38 @@ def cancel(
         err.print(f"{record.operation_id} was {record.state} already; nothing to cancel.")
     else:
         err.print(f"{record.operation_id} is {record.state}.")
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    operation: IdArgument,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Another than that of the operation.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="`local`, `host` or `auto`.", show_default="as before", metavar="MODE"),
+    ] = None,
+    lane: Annotated[str | None, typer.Option(help="Only host agents that serve this lane take it.")] = None,
+    require_gpu: Annotated[
+        bool | None,
+        typer.Option("--require-gpu/--no-require-gpu", help="Whether only what has a GPU trains it."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask once more for what has failed or was cancelled, in the background; print the new operation's id.
+
+    Strategy, overrides, bars and seed are those that were recorded, whatever has become of their files.
+    """
+    with reporting_errors(as_json=as_json):
+        installation = installation_for(context)
+        from ktrdr.backend.wishes import RetryWish
+        from ktrdr.cli.config import parse_mode
+        from ktrdr.cli.started import print_started
+
+        wish = RetryWish(parse_mode(mode) if mode is not None else None, require_gpu, lane, seed)
+        print_started(installation.retry(operation, wish), as_json=as_json)
 
 
 async def _follow(

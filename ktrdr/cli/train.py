@@ -8,10 +8,7 @@ from ktrdr.cli.output import (
     EXIT_CANCELLED,
     EXIT_FAILED,
     JsonOption,
-    err,
-    out,
     print_json,
-    print_warning,
     reporting_errors,
 )
 from ktrdr.cli.settings import DataOption, installation_for
@@ -119,19 +116,9 @@ def _train_and_show(
 
 
 def _start(installation: "Installation", wish: "TrainingWish", mode: "Mode | None", *, as_json: bool) -> None:
-    from ktrdr.cli.training_view import decision_as_json
+    from ktrdr.cli.started import print_started
 
-    started = installation.start(wish, mode)
-    record = started.record
-    if as_json:
-        told = {"operation_id": record.operation_id, "state": record.state, **decision_as_json(record)}
-        print_json({**told, **started.more})
-        return
-    out.print(record.operation_id)
-    for warning in started.warnings:
-        print_warning(warning)
-    background = f"Trains in the background (log: {started.log}). " if started.log is not None else ""
-    err.print(f"{background}Follow it: ktrdr ops watch {record.operation_id}", soft_wrap=True)
+    print_started(installation.start(wish, mode), as_json=as_json)
 
 
 def parse_overrides(texts: list[str]) -> "dict[str, JsonValue]":

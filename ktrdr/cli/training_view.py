@@ -195,6 +195,7 @@ def operation_as_json(record: OperationRecord) -> dict[str, object]:
         "symbol": record.symbol,
         "timeframe": record.timeframe,
         "seed": record.seed,
+        "retry_of": record.retry_of,
         "created_at": time(record.created_at),
         "started_at": time(record.started_at),
         "finished_at": time(record.finished_at),

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from ktrdr.app.deciding import decide_for_command, default_mode, set_default_mode
 from ktrdr.app.embedded import TrainingListener, submit_for_later, train_embedded
+from ktrdr.app.retrying import retry_for_command
 from ktrdr.app.submitting import submit_to_hosts, train_on_hosts
 from ktrdr.backend import looking
 from ktrdr.backend.log_reading import LogRecord, LogTail, read_log
@@ -21,7 +22,7 @@ from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.watching import Feed
-from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.clock import SystemClock
 from ktrdr.errors import StrategyError
@@ -61,6 +62,11 @@ class EmbeddedInstallation:
         with self._store() as store:
             before = store.find(name)
             return Cancellation(before, store.cancel(before.operation_id, reason))
+
+    def retry(self, name: str, wish: RetryWish) -> Started:
+        """See `Installation.retry`."""
+        record, decision = retry_for_command(self._settings, name, wish)
+        return self._started(record, decision)
 
     async def watch(
         self, operation_id: str, on_away: Callable[[str], None]
@@ -191,12 +197,18 @@ class EmbeddedInstallation:
         """See `Installation.start`."""
         decision = decide_for_command(self._settings, wish, mode)
         if _is_here(decision):
-            record = asyncio.run(submit_for_later(wish, self._settings, decision))
+            return self._started(asyncio.run(submit_for_later(wish, self._settings, decision)), decision)
+        with OperationStore.open(self._settings) as store:
+            record = submit_to_hosts(wish, self._settings, store, decision=decision)
+        return self._started(record, decision)
+
+    def _started(self, record: OperationRecord, decision: Decision | None) -> Started:
+        """Have somebody carry what was recorded, and tell who."""
+        if _is_here(decision):
             log = _start_worker(self._settings)
             warnings = [f"It runs here: {decision.reason}."] if decision and decision.is_fallback else []
             return Started(record, warnings, log, {"log": str(log)})
-        with OperationStore.open(self._settings) as store:
-            record = submit_to_hosts(wish, self._settings, store, decision=decision)
+        with self._store() as store:
             is_served = store.is_served()
         warning = "No `ktrdr serve` runs on this database: the training waits for one."
         return Started(record, [] if is_served else [warning], more={"served": is_served})

@@ -14,7 +14,7 @@ from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
-from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.errors import Problem
 from ktrdr.events.log_lines import LogLevel
 from ktrdr.models.directory import Finding
@@ -102,6 +102,9 @@ class Installation(Protocol):
 
     def cancel(self, name: str, reason: str) -> Cancellation:
         """Have it stopped; one that has ended stays as it is."""
+
+    def retry(self, name: str, wish: RetryWish) -> Started:
+        """Ask once more, as it was recorded, for one that has failed or was cancelled; as `start`."""
 
     def watch(
         self, operation_id: str, on_away: Callable[[str], None]

@@ -17,7 +17,7 @@ from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
-from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.client.server import API, Server
 from ktrdr.client.streams import follow
@@ -90,6 +90,21 @@ class ServedInstallation:
             if error.code != "already-ended":
                 raise
         return Cancellation(before, self.story(before.operation_id).record)
+
+    def retry(self, name: str, wish: RetryWish) -> Started:
+        """See `Installation.retry`."""
+        operation_id = self.story(name).record.operation_id
+        given = {
+            "execution_mode": wish.mode,
+            "require_gpu": wish.require_gpu,
+            "lane": wish.lane,
+            "seed": wish.seed,
+        }
+        asked = {name: value for name, value in given.items() if value is not None}
+        # One key for all tries: a request whose answer was lost makes no second operation.
+        path = f"/operations/{_quoted(operation_id)}/retry"
+        accepted = self._server.post(path, asked, _ANY, key=str(uuid.uuid4()))
+        return Started(self.story(accepted["task_id"]).record)
 
     async def watch(
         self, operation_id: str, on_away: Callable[[str], None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import pytest
 
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
-from ktrdr.events import FailureCause
+from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.events import FailureCause, TrainingLogged
+from ktrdr.events.log_lines import LogEntry
 from tests.unit.api_cases import Api
-from tests.unit.backend_cases import PATIENCE_S
+from tests.unit.backend_cases import PATIENCE_S, wish
 from tests.unit.served_cases import Said, ServedApi, ktrdr, served_in_thread
 
 REPOSITORY = Path(__file__).parents[2]
 MOMENTUM = REPOSITORY / "strategies" / "eurusd_momentum.yaml"
+LINE = LogEntry(
+    number=1, at=datetime(2026, 1, 2, tzinfo=UTC), level="info", source="executor", event="[1/8] Loading data"
+)
 PLACES = ("path", "report", "files")
 
 
@@ -38,7 +44,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
         async def live() -> tuple[str, str]:
             completed = await api.submitted()
-            await api.agent.finish(await api.agent.take())
+            run = await api.agent.take()
+            await api.agent.say(TrainingLogged(**run.token, lines=(LINE,)))
+            await api.agent.finish(run)
             await api.until(completed, State.COMPLETED)
             failed = await api.submitted()
             await api.agent.fail(await api.agent.take(), FailureCause.STRATEGY_ERROR)
@@ -69,6 +77,10 @@ def both(world: World, *arguments: str) -> tuple[Said, Said]:
         "ops logs COMPLETED",
         "ops logs COMPLETED --follow",
         "ops cancel COMPLETED",
+        "ops retry COMPLETED",
+        "ops retry FAILED",
+        "ops retry unheard-of",
+        "ops retry FAILED --mode nowhere",
         "models list --strategy unheard-of",
         "models show unheard-of",
         "models verify",
@@ -166,6 +178,29 @@ def test_who_may_only_read_starts_nothing(world: World, tmp_path: Path) -> None:
     refused = ktrdr("train", str(MOMENTUM), "--detach", variables=viewer)
     assert refused.status == 1
     assert "This takes the role operator; the token's is viewer." in " ".join(refused.stderr.split())
+
+
+async def cancelled_with_bars(api: Api) -> str:
+    blob = DirectoryBlobStore(api.settings.blobs_dir).put(b"bars")
+    (bars,) = wish().datasets
+    operation_id = await api.submitted(datasets=(bars.model_copy(update={"blob": blob}),), seed=11)
+    await api.backend.cancel(operation_id, "enough")
+    return operation_id
+
+
+def test_what_was_cancelled_is_asked_for_once_more_here_or_there_and_once_only(world: World) -> None:
+    api = world.served.api
+    first = world.served.do(cancelled_with_bars(api))
+    world.served.to_lose[0] = 2
+    there = ktrdr("ops", "retry", first, "--json", variables=world.elsewhere)
+    here = ktrdr("ops", "retry", first, "--seed", "12", "--lane", "slow", "--json", variables=world.here)
+    again = [api.store.get(said.json["operation_id"]) for said in (there, here)]
+    assert [(each.retry_of, each.seed) for each in again] == [(first, 11), (first, 12)]
+    assert [str(entry.kind) for entry in api.store.history(first)].count("retried") == 2
+    shown = ktrdr("ops", "show", again[1].operation_id, variables=world.elsewhere)
+    assert first in next(line for line in shown.stdout.splitlines() if line.startswith("repeats"))
+    for each in again:
+        assert ktrdr("ops", "cancel", each.operation_id, variables=world.elsewhere).status == 0
 
 
 # --- which installation
