@@ -56,6 +56,7 @@ chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fail
 .PHONY: bench
 bench: $(INSTALLED_BENCH) ## Measure, each figure as a ratio against a baseline of the same run
 	@scripts/obtain-broker $(BIN)/python
+	@scripts/obtain-postgres $(BIN)/python
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: setup
