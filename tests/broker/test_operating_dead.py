@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.store import OperationStore
+from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.topology import BACKEND_EVENTS, lane_queue, shared_topology
 from ktrdr.events import Envelope, encode
 from ktrdr.events.message import Message
+from ktrdr.settings import load_settings
 from tests.broker.node import PrivateNode
 from tests.broker.operating_cases import Operator, operating
 from tests.unit.events_cases import example
@@ -245,3 +248,23 @@ def test_a_request_goes_back_to_its_lane(operator: Operator) -> None:
     operator.run("dead", "redrive", "0192-1")
     (back,) = asyncio.run(take_all(operator, lane_queue("gpu")))
     assert (back.message_id, back.expiration_s) == ("0192-1", None)
+
+
+def test_what_a_dead_letter_names_is_not_cleaned_away_until_the_letter_is_gone(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KTRDR_HOME", str(tmp_path))
+    OperationStore.open(load_settings()).close()
+    blobs = DirectoryBlobStore(tmp_path / "blobs")
+    ref = blobs.put(b"bars")
+    long_ago = datetime.now(UTC).timestamp() - timedelta(days=30).total_seconds()
+    os.utime(tmp_path / "blobs" / ref.sha256[:2] / ref.sha256[2:], (long_ago, long_ago))
+    letter = event("failed", "0192-1")
+    bury(operator, replace(letter, body=letter.body + ref.uri.encode()))
+    found = operator.ask("clean", "--apply")
+    assert (found["refuse"], found["left_alone"]) == ([], [])
+    assert blobs.exists(ref.sha256)
+    assert ids(operator) == ["0192-1"]
+    operator.run("dead", "discard", "--all", "--yes")
+    assert [each["what"] for each in operator.ask("clean", "--apply")["refuse"]] == ["blobs"]
+    assert not blobs.exists(ref.sha256)
