@@ -151,14 +151,14 @@ class ServedInstallation:
     @contextmanager
     def files_of(self, name: str) -> Iterator[Path]:
         """See `Installation.files_of`; they are fetched, and compared with what was persisted."""
-        from ktrdr.models.directory import ModelDirectory
+        from ktrdr.models.directory import SUMS_FILE, ModelDirectory
 
         record = self.model(name)
         with tempfile.TemporaryDirectory(prefix="ktrdr-model-") as directory:
             models = ModelDirectory(Path(directory))
             path = models.path(record.name)
             path.mkdir(parents=True)
-            for file in record.files:
+            for file in (*record.files, SUMS_FILE):
                 self._server.download(f"/models/{_quoted(record.name)}/files/{_quoted(file)}", path / file)
             if findings := models.verify(record.name, record.files):
                 raise ModelCorruptError(
