@@ -22,6 +22,7 @@ from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, Strate
 from ktrdr.client.server import API, Server
 from ktrdr.client.streams import follow
 from ktrdr.errors import (
+    KtrdrError,
     ModelCorruptError,
     OperationCancelledError,
     OperationNotFoundError,
@@ -278,7 +279,7 @@ class ServedInstallation:
             await asyncio.sleep(_EXPLAIN_EVERY_S)
             try:
                 story = await asyncio.to_thread(self.story, operation_id)
-            except ServerError:
+            except KtrdrError:
                 continue  # who watches says so
             if story.record.state.terminal:
                 return

@@ -1,0 +1,169 @@
+"""What a client says of a server that does not answer as it should, and when it asks again."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydantic import SecretStr, TypeAdapter
+
+from ktrdr.backend.problem_codes import CODES
+from ktrdr.backend.wishes import DefaultMode
+from ktrdr.client.server import Server
+from ktrdr.errors import (
+    DatabaseUnavailableError,
+    KtrdrError,
+    OperationNotFoundError,
+    ServerError,
+    ServerUnreachableError,
+    SettingsError,
+)
+
+PROBLEM = "application/problem+json"
+MODE = TypeAdapter(DefaultMode)
+GOOD = (200, "application/json", '{"mode": "auto", "source": "set at run time"}')
+Answer = tuple[int, str, str]
+
+
+class Scripted(ThreadingHTTPServer):
+    """Answers as it is told, the last answer for ever; remembers what was asked."""
+
+    def __init__(self, *answers: Answer, **headers: str) -> None:
+        self.answers, self.headers = list(answers), headers
+        self.asked: list[tuple[str, str | None]] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Scripted
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.command, self.headers.get("Authorization")))
+        status, kind, body = (
+            self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        )
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in self.server.headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def answering(*answers: Answer, **headers: str) -> Iterator[Scripted]:
+    with Scripted(*answers, **headers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def problem(status: int, code: str, detail: str = "Something is wrong.", fix: str = "") -> Answer:
+    return status, PROBLEM, f'{{"code": "{code}", "detail": "{detail}", "fix": "{fix}"}}'
+
+
+def refused(*answers: Answer, **headers: str) -> tuple[KtrdrError, Scripted, list[float]]:
+    """Return the error that comes of these answers, who gave them, and the pauses between."""
+    pauses: list[float] = []
+    with answering(*answers, **headers) as server:
+        with pytest.raises(KtrdrError) as raised:
+            Server(server.url, SecretStr("secret"), pause=pauses.append).get("/x", MODE)
+        return raised.value, server, pauses
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "fix"),
+    [
+        (problem(401, "wrong-token"), "refuses: Something is wrong.", "set KTRDR_TOKEN"),
+        (problem(403, "wrong-role", fix="Use another."), "refuses: Something is wrong.", "Use another."),
+        (problem(404, "not-found"), "does not know what it was asked for", "Use the same version"),
+        (problem(500, "defect"), "refuses: Something is wrong.", None),
+        ((404, "text/html", "<h1>It works!</h1>"), "is not a ktrdr server", "without a path"),
+        ((200, "text/html", "<h1>It works!</h1>"), "is not a ktrdr server", "without a path"),
+        ((200, "application/json", '{"mode": "auto"}'), "does not understand: source", "same version"),
+        ((404, PROBLEM, "[]"), "is not a ktrdr server", "without a path"),
+    ],
+)
+def test_each_answer_is_an_error_that_says_what_to_do(answer: Answer, says: str, fix: str | None) -> None:
+    error, server, _ = refused(answer)
+    assert isinstance(error, ServerError)
+    assert says in error.message
+    assert fix is None or fix in str(error.fix)
+    assert server.asked == [("GET", "Bearer secret")]
+    assert "secret" not in str(error)
+
+
+def test_a_problem_is_the_error_that_it_was_there() -> None:
+    error, _, _ = refused(problem(404, "no-such-operation", "There is no operation 'x'.", "Look."))
+    assert type(error) is OperationNotFoundError
+    assert (error.message, error.fix) == ("There is no operation 'x'.", "Look.")
+
+
+def test_no_code_stands_for_two_errors() -> None:
+    codes = [code for _, _, code in CODES if code != "invalid-request"]
+    assert len(set(codes)) == len(codes)
+
+
+def test_who_is_busy_is_asked_again_when_it_says() -> None:
+    with answering(
+        problem(429, "too-many-requests"), (502, "text/html", ""), GOOD, Retry_After="7"
+    ) as server:
+        pauses: list[float] = []
+        found = Server(server.url, None, pause=pauses.append).get("/x", MODE)
+    assert found.source == "set at run time"
+    assert pauses == [7.0, 7.0]
+    assert server.asked == [("GET", None)] * 3
+
+
+def test_who_stays_busy_is_given_up_with_what_it_says() -> None:
+    error, server, pauses = refused(problem(503, "database-unavailable", "It is away."))
+    assert isinstance(error, DatabaseUnavailableError)
+    assert len(server.asked) == len(pauses) + 1 == 5
+
+
+def test_a_token_is_not_sent_on_to_another_server() -> None:
+    with answering(GOOD) as other:
+        error, _, _ = refused((307, "text/plain", ""), Location=f"{other.url}/x")
+    assert f"sends on to {other.url}/x" in error.message
+    assert other.asked == []
+
+
+def test_a_server_that_is_not_there_is_an_error_after_some_tries() -> None:
+    with answering(GOOD) as gone:
+        url = gone.url
+    pauses: list[float] = []
+    with pytest.raises(ServerUnreachableError, match="cannot be reached") as raised:
+        Server(url, None, pause=pauses.append).get("/x", MODE)
+    assert len(pauses) == 4
+    assert "KTRDR_SERVER" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(
+    "url", ["box:8420", "ftp://box", "http://", "https://me:secret@box", "http://box?x=1"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Server(url, None)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_exposed"),
+    [("http://box:8420", True), ("https://box:8420", False), ("http://127.0.0.1:1", False)],
+)
+def test_a_token_that_others_can_read_is_told(url: str, is_exposed: bool) -> None:
+    assert Server(url, SecretStr("x")).is_exposed is is_exposed
+    assert not Server(url, None).is_exposed
