@@ -1,5 +1,7 @@
 """Who may do what by way of the HTTP API, and what is written down of it."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,17 @@ def test_a_token_that_is_revoked_or_has_expired_lets_nobody_in(api: Api) -> None
     expired = tokens.create("two", Role.VIEWER, by="me", expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert tokens.recognise(revoked.secret) is None
     assert tokens.recognise(expired.secret) is None
+
+
+async def test_requests_that_come_together_are_each_judged_by_their_own_token(api: Api) -> None:
+    good, other = api.token(Role.VIEWER), api.token(Role.OPERATOR)
+    shown = [good, other, f"{good}0", good, "ktrdr_nobody_0", other] * 5
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(api.client(token)) for token in shown]
+        answers = await asyncio.gather(*(client.get(LIST) for client in clients))
+    known = (good, other)
+    expected = [{200} if token in known else {401, 429} for token in shown]
+    assert all(answer.status_code in fitting for answer, fitting in zip(answers, expected, strict=True))
 
 
 def test_of_several_of_one_name_a_token_is_revoked_by_its_id(api: Api) -> None:
