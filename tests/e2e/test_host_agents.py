@@ -58,10 +58,16 @@ def test_a_model_trained_on_a_host_is_the_same_as_one_trained_here(
     assert {(line["agent_id"], line["attempt"], line["left_out"]) for line in lines} == {("alpha", 1, 0)}
 
 
-def test_a_second_backend_on_the_same_database_is_refused(calm: Deployment) -> None:
-    second = calm.start("serve")
-    assert second.wait() == 1
-    assert "another" in second.stderr.lower()
+def test_a_second_backend_on_the_same_database_shares_the_work_until_it_is_stopped(calm: Deployment) -> None:
+    second = calm.serve()
+    told = json.loads(calm.run("db", "status", "--json").succeed().stdout)["servers"]
+    assert (len(told), told[1]["pid"]) == (2, second.process.pid)
+    operation = calm.submit(*epochs(20))
+    calm.wait_for_all()
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0
+    assert calm.open_store().get(operation).state is State.COMPLETED
+    assert [each.instance for each in calm.open_store().servers()] == [told[0]["instance"]]
 
 
 def test_a_cancellation_reaches_the_agent_and_no_model_is_made(calm: Deployment) -> None:
