@@ -19,7 +19,8 @@ from ktrdr.backend.listing import Position
 _FEW = 1_000
 _MANY = 1_000_000
 _ROUNDS = 60
-_LIMIT = 50
+_LIMIT = 10
+"""So many of each kind there are also among the few."""
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _FLAT = 1.5
 """Times as long as with few is still called flat: trees of indexes grow, and caches do not."""
