@@ -127,7 +127,7 @@ def _settle() -> None:
     """Have the garbage collector pass over everything that there is once the first training is prepared.
 
     These are some 170,000 objects, pandas among them, that stay for the life of the process. Each look at all
-    of them stops every thread for over 100 ms: that was a fifth of what it took to accept a training.
+    of them stops every thread for over 100 ms; in a profile of trainings being accepted, that seems a fifth.
     """
     gc.collect()
     gc.freeze()
