@@ -67,22 +67,28 @@ def settings_for(
     return settings
 
 
-def installation_for(context: typer.Context, **overrides: object) -> "Installation":
+def installation_for(context: typer.Context, *, data: Path | None = None) -> "Installation":
     """Return what the command works with: the installation of this machine, or that of a server.
 
     Args:
         context: of the command.
-        overrides: settings by name.
+        data: the directory whose bars this machine trains with; a server has its own.
 
     Raises:
-        SettingsError: a variable is wrong, or the address of the server.
+        SettingsError: a variable is wrong, or the address of the server; or bars are named, and a server.
     """
     from ktrdr.cli.output import print_warning
     from ktrdr.client.opening import open_installation
+    from ktrdr.errors import SettingsError
     from ktrdr.settings import load_settings
 
     options = _options(context)
-    settings = _with_logging(load_settings(server=options.server, **overrides), options)
+    settings = _with_logging(load_settings(server=options.server, data_dir=data), options)
+    if settings.server is not None and data is not None:
+        raise SettingsError(
+            f"--data names bars of this machine, and {settings.server} trains with its own.",
+            fix="Leave --data out, or train without --server and KTRDR_SERVER.",
+        )
     installation = open_installation(settings)
     if installation.is_exposed:
         print_warning(

@@ -73,7 +73,7 @@ def train(
     Where it runs, and why, is kept with the operation: `ktrdr ops show`.
     """
     with reporting_errors(as_json=as_json):
-        installation = installation_for(context, data_dir=data)
+        installation = installation_for(context, data=data)
         from ktrdr.backend.wishes import TrainingWish
         from ktrdr.cli.config import parse_mode
 

@@ -204,6 +204,12 @@ def test_what_was_cancelled_is_asked_for_once_more_here_or_there_and_once_only(w
         assert ktrdr("ops", "cancel", each.operation_id, variables=world.elsewhere).status == 0
 
 
+def test_bars_of_this_machine_are_not_passed_over_in_silence(world: World, tmp_path: Path) -> None:
+    refused = ktrdr("train", str(MOMENTUM), "--data", str(tmp_path), variables=world.elsewhere)
+    assert refused.status == 1
+    assert "--data names bars of this machine" in " ".join(refused.stderr.split())
+
+
 # --- which installation
 
 
