@@ -70,6 +70,8 @@ class OutboxRelay:
         self._publishing: asyncio.TaskGroup | None = None
         self.idle = asyncio.Event()
         """Set while nothing is due."""
+        self.is_held_up = False
+        """Whether the bus took nothing when it was last given anything."""
 
     def wake(self) -> None:
         """Read the outbox: there may be something in it that nobody publishes."""
@@ -183,10 +185,12 @@ class OutboxRelay:
             # Nobody may find a request after its deadline: it is dispatched anew then.
             expiration_s = request.accept_within_s if request is not None else None
             await self._publisher.publish(event, event_id=outgoing.event_id, expiration_s=expiration_s)
+            self.is_held_up = False
             changed = await self._outbox.mark_sent(outgoing)
             if request is not None:
                 self._on_requested(request, outgoing.event_id)
         except BusError as error:
+            self.is_held_up = True
             self._pause(outgoing, error)
             await self._record_failure(outgoing, str(error))
             return False

@@ -214,6 +214,7 @@ class Backend:
             accept_deadline_s=settings.accept_deadline_s,
             on_change=self._changed,
             is_listening=lambda: self._listening.is_listening,
+            is_held_up=lambda: self._relay.is_held_up,
         )
         self._housekeeper = Housekeeper(
             store, self._transactions, Retention.from_settings(settings), clock=clock

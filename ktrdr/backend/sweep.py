@@ -49,6 +49,7 @@ class Sweep:
         accept_deadline_s: how long the broker may be away before what waits for an agent falls back.
         on_change: told of each operation that changed.
         is_listening: whether the bus is there, as far as is known without asking it.
+        is_held_up: whether it took nothing when it was last given anything.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Sweep:
         accept_deadline_s: float,
         on_change: Callable[[OperationRecord], None],
         is_listening: Callable[[], bool],
+        is_held_up: Callable[[], bool],
     ) -> None:
         self._store = store
         self._transactions = transactions
@@ -83,6 +85,7 @@ class Sweep:
         self._last_idle = last_idle
         self._why_cut_off = why_cut_off
         self._is_listening = is_listening
+        self._is_held_up = is_held_up
         self._was_cut_off = False
         self._noted_reach: bool | None = None
         self._on_change = on_change
@@ -127,7 +130,9 @@ class Sweep:
 
         Nobody is silent who cannot speak: when the bus lets nobody, all that is waited for begins anew after.
         """
-        if not self._was_cut_off and not self._leases.are_due(self._last_idle()):
+        # A broker that takes no messages may be quiet otherwise: then only who publishes knows.
+        has_cause = self._was_cut_off or self._is_held_up() or self._leases.are_due(self._last_idle())
+        if not has_cause:
             return
         reason = await self._why_cut_off()
         was_cut_off, self._was_cut_off = self._was_cut_off, reason is not None

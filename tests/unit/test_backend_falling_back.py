@@ -203,6 +203,16 @@ async def test_what_waits_for_a_broker_that_stays_away_runs_here(both: Both) -> 
         assert "the broker has been away for more than 10 s" in entry.message
 
 
+async def test_what_waits_for_a_broker_that_takes_no_messages_runs_here(both: Both) -> None:
+    both.line.blocked = True
+    operation_id = await both.submit()
+    await both.world.pass_time(30)
+    await both.finish_here()
+    assert both.get(operation_id).state is State.COMPLETED
+    (entry,) = both.fell_back(operation_id)
+    assert "the broker has been away for more than 10 s" in entry.message
+
+
 async def test_what_runs_on_a_host_goes_on_there_while_the_broker_is_away(both: Both) -> None:
     run = await both.running()
     await both.line.cut()
