@@ -76,7 +76,7 @@ def test_a_list_says_what_where_why_and_when(operator: Operator) -> None:
     assert letter["size_bytes"] > 50
     assert letter["summary"].startswith("attempt 2 failed")
     said = operator.run("dead", "list")
-    for words in ("0192-1", "op-1", "5 min 00 s ago", "died in ktrdr.backend.events: unknown version"):
+    for words in ("0192-1", "op-1", " · 5 min ", "died in ktrdr.backend.events: unknown version"):
         assert words in said.stdout
     assert "1 dead letter. Look: ktrdr dead show ID" in said.stderr
 

@@ -69,7 +69,7 @@ def test_queues_have_names_that_say_what_is_in_them(world: World) -> None:
     found = {queue["name"] for queue in world.node.management.queues(world.vhost)}
     backend = re.compile(rf"ktrdr\.backend\.{re.escape(socket.gethostname())}\.\w+\.(\w+)")
     its_own = {name: match[1] for name in found if (match := backend.fullmatch(name))}
-    assert sorted(its_own.values()) == ["presence", "progress"]
+    assert sorted(its_own.values()) == ["logs", "presence", "progress"]
     shared = {queue.name for queue in shared_topology().queues}
     assert found - its_own.keys() == shared | {f"ktrdr.control.{AGENT}"}
 

@@ -186,6 +186,7 @@ def test_without_an_agent_a_training_for_hosts_runs_here_and_says_why(
     assert deployment.sha256(*deployment.versions()) == undisturbed_briefly
 
 
+@pytest.mark.long
 def test_what_a_lost_host_has_not_accepted_is_trained_by_the_backend_itself(
     deployment: Deployment, undisturbed_briefly: str
 ) -> None:

@@ -172,7 +172,7 @@ class ScriptedAgent:
         self._lanes = lanes
         self._bus = bus or MemoryBus(broker or MemoryBroker(clock))
         self._publisher = EventPublisher(
-            self._bus, sender=f"{agent_id}@machine", ids=self._ids, clock=clock, timeout_s=1.0
+            self._bus, sender=f"{agent_id}@machine", ids=self._ids, clock=clock, timeout_s=60.0
         )
         self._requests: asyncio.Queue[TrainingRequested] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []

@@ -135,9 +135,10 @@ async def test_a_database_that_is_locked_is_an_error_for_all_who_wait_and_goes_o
 ) -> None:
     other = Database(database_url)
     with suppress(ZeroDivisionError), other.write() as connection:
-        connection.execute(
-            insert(inbox).values(event_id="a", operation_id="o", type="t", received_at=world.store.now())
-        )
+        for name in ("a", "b"):
+            connection.execute(
+                insert(inbox).values(event_id=name, operation_id="o", type="t", received_at=world.store.now())
+            )
         tasks = [world.change(_note(name)) for name in ("a", "b")]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         raise ZeroDivisionError
