@@ -46,7 +46,7 @@ settings.load_profile("exploring" if os.environ.get("KTRDR_TEST_RANDOM") else "r
 
 # The many processes that tests start read compiled modules, which saves each some 0.5 s of a core.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Threads of torch that wait for each other on cores that other tests use spin for a minute instead of a second.
+# Threads of torch that wait for each other spin, for a minute instead of a second beside other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
