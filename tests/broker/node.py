@@ -25,6 +25,10 @@ _READY = "Server startup complete"
 _PORT_TAKEN = ("eaddrinuse", "dist_port_already_used")
 
 _ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.0)"
+_EACH_CONNECTION_KNOWS = (
+    "rabbit_alarm:get_alarms(),"
+    " [catch rabbit_reader:info(Pid, [state]) || Pid <- rabbit_networking:local_connections()]"
+)
 _NO_ALARM = "vm_memory_monitor:set_vm_memory_high_watermark(0.6)"
 _WRITE_DOWN_QUEUES = "[dets:sync(Table) || Table <- dets:all()]"
 
@@ -226,8 +230,12 @@ class PrivateNode:
         return said.strip().removeprefix("{ok,").removesuffix("}").strip()
 
     def set_memory_alarm(self, on: bool) -> None:
-        """Raise the memory alarm, which blocks whoever publishes, or end it, as a restart does too."""
-        self.evaluate(_ALARM if on else _NO_ALARM)
+        """Raise the memory alarm, which blocks whoever publishes, or end it, as a restart does too.
+
+        When this returns every connection of the node has been told.
+        """
+        # Who answers a question has read what was sent to it before.
+        self.evaluate(f"{_ALARM if on else _NO_ALARM}, {_EACH_CONNECTION_KNOWS}")
 
     # --- inside -----------------------------------------------------------------------------------
 
