@@ -14,6 +14,7 @@ from ktrdr.backend.api.access import Access, bearer
 from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
 from ktrdr.backend.api.docs import docs_router
+from ktrdr.backend.api.events import Tellings
 from ktrdr.backend.api.fleet import fleet_router
 from ktrdr.backend.api.health import health_router
 from ktrdr.backend.api.limits import BodyLimit, StalledSenders
@@ -126,15 +127,16 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         failures=RateLimit(_FAILURES_PER_S),
     )
     registry = metrics_registry(service.store)
+    tellings = Tellings(service, app.state.closing)
     transactions = Transactions(service.store, "http", clock=clock, offload=run_in_threadpool)
     app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES, except_below="/api/v1/blobs/")
     app.add_middleware(Audited, transactions=transactions)
     app.add_middleware(HttpMetrics, registry=registry)
     for router in (
         trainings_router(service, access),
-        operations_router(service, access, app.state.closing),
+        operations_router(service, access, tellings),
         logs_router(service, access, app.state.closing),
-        records_router(service, access, app.state.closing),
+        records_router(service, access, tellings),
         retrying_router(service, access),
         results_router(service, access),
         models_router(service, access),

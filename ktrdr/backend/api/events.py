@@ -18,7 +18,7 @@ One that does not read at all is cut off by the server after 30 s.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
 import structlog
@@ -39,7 +39,8 @@ END = "end"
 PING_S = 15.0
 PING = format_sse_event(data_str=None, comment="still there")
 END_EVENT = format_sse_event(data_str="{}", event=END, id=END)
-RETRY_MS = 1000
+BEGINNING = format_sse_event(data_str=None, retry=1000)
+"""Comes first: after how many milliseconds who was cut off may come back."""
 
 _log = structlog.get_logger()
 
@@ -75,12 +76,13 @@ class Tellings:
 
 
 class _Telling:
+    """One operation as it happens."""
+
     def __init__(self, service: Service, operation_id: str, closing: asyncio.Event) -> None:
         self.watchers = 0
-        self.record: OperationRecord | None = None
-        """The newest."""
         self.is_over = False
         """Whether nothing comes after it."""
+        self._newest: OperationRecord | None = None
         self._service = service
         self._operation_id = operation_id
         self._reading = asyncio.Lock()
@@ -100,13 +102,24 @@ class _Telling:
             task.cancel()
         await asyncio.wait((self._following, self._closing))
 
-    async def newer_than(self, seen: OperationRecord | None, within_s: float) -> bool:
-        """Return whether there is another record than that one, or the end, after so long at most."""
-        if self.record is seen and not self.is_over:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await self._news.wait()
-        return self.record is not seen or self.is_over
+    async def records(self, ping_s: float) -> AsyncGenerator[OperationRecord | None, None]:
+        """Yield the operation as it is, then each time that it changes, until its end or that of the watch.
+
+        Who is slow gets the newest and misses what was between. None: nothing has happened for ``ping_s``.
+        """
+        seen = None
+        while seen is None or not seen.state.terminal:
+            if self._newest is seen and not self.is_over:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ping_s):
+                        await self._news.wait()
+            if self._newest is not seen:
+                seen = self._newest
+                yield seen
+            elif self.is_over:
+                return
+            else:
+                yield None
 
     async def history(self, revision: int, after: int) -> tuple[list[bytes], int]:
         """Return what has happened since an entry, and the number of the last, as of a revision or later."""
@@ -131,7 +144,7 @@ class _Telling:
         try:
             async with aclosing(self._service.operations.watch(self._operation_id)) as records:
                 async for record in records:
-                    self.record = record
+                    self._newest = record
                     self._tell()
         except KtrdrError as error:
             _log.warning("watch ended", operation_id=self._operation_id, reason=str(error))
@@ -152,7 +165,16 @@ class _Telling:
         news.set()
 
 
-class EventStream(StreamingResponse):
+class SseStream(StreamingResponse):
+    """Server-Sent Events, which neither browsers nor proxies keep."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+class EventStream(SseStream):
     """Everything that happens to an operation, until its end.
 
     Args:
@@ -162,36 +184,27 @@ class EventStream(StreamingResponse):
         ping_s: how often something is sent while nothing happens, so that proxies do not take it for dead.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(self, tellings: Tellings, operation_id: str, after: int, *, ping_s: float = PING_S) -> None:
-        self._tellings = tellings
-        self._operation_id = operation_id
-        self._after = after
-        self._ping_s = ping_s
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(self._content(), headers=headers)
+        super().__init__(_events(tellings, operation_id, after, ping_s))
 
-    async def _content(self) -> AsyncIterator[bytes]:
-        yield format_sse_event(data_str=None, retry=RETRY_MS)
-        seen: OperationRecord | None = None
-        async with self._tellings.of(self._operation_id) as telling:
-            while True:
-                if not await telling.newer_than(seen, self._ping_s):
-                    yield PING
-                    continue
-                record = telling.record
-                if record is None or record is seen:
-                    return  # the watch has ended, and the operation has not
-                events: list[bytes] = []
-                # Progress alone adds nothing to the history.
-                if seen is None or record.revision != seen.revision:
-                    events, self._after = await telling.history(record.revision, self._after)
-                seen = record
-                end = [END_EVENT] if record.state.terminal else []
-                yield b"".join([*events, telling.state(record), *end])
-                if end:
-                    return
+
+async def _events(
+    tellings: Tellings, operation_id: str, after: int, ping_s: float
+) -> AsyncGenerator[bytes, None]:
+    yield BEGINNING
+    revision = None
+    async with tellings.of(operation_id) as telling, aclosing(telling.records(ping_s)) as records:
+        async for record in records:
+            if record is None:
+                yield PING
+                continue
+            history: list[bytes] = []
+            # Progress alone adds nothing to the history.
+            if record.revision != revision:
+                history, after = await telling.history(record.revision, after)
+                revision = record.revision
+            end = [END_EVENT] if record.state.terminal else []
+            yield b"".join([*history, telling.state(record), *end])
 
 
 def sse_event(name: str, data: BaseModel, event_id: str | None = None) -> bytes:

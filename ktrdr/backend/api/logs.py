@@ -11,6 +11,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,17 +20,16 @@ from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import StreamingResponse
-from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from ktrdr.backend.api.access import Access
-from ktrdr.backend.api.events import END, END_EVENT, PING, PING_S, RETRY_MS, sse_event
+from ktrdr.backend.api.events import BEGINNING, END, END_EVENT, PING, PING_S, SseStream, sse_event
 from ktrdr.backend.api.operations import OperationId, event_number
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.log_reading import POLL_S, LogRecord, LogTail, read_log
-from ktrdr.clock import SystemClock
+from ktrdr.backend.waiting import wait_for
+from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError
 from ktrdr.events.log_lines import LogLevel
 
@@ -64,7 +64,8 @@ def logs_router(service: Service, access: Access, closing: asyncio.Event) -> API
     """Return the routes; streams end when ``closing`` is set."""
     router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
     read = [Depends(access.reading())]
-    tails = _Tails(service)
+    clock = SystemClock()
+    tails = _Tails(service, clock)
 
     @router.get("/{operation_id}/logs", dependencies=read, summary="Show what agents have logged about it")
     def logs(
@@ -96,36 +97,12 @@ def logs_router(service: Service, access: Access, closing: asyncio.Event) -> API
         service.store.get(operation_id)
         if last_event_id == END:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return LogStream(tails, operation_id, event_number(last_event_id), closing=closing)
+        return LogStream(tails, operation_id, event_number(last_event_id), closing=closing, clock=clock)
 
     return router
 
 
-class _Tails:
-    """The logs that are followed, each read once for all who do."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._tails: dict[str, tuple[LogTail, list[object]]] = {}
-
-    @contextmanager
-    def of(self, operation_id: str) -> Iterator[LogTail]:
-        """Yield that of one operation; it is kept as long as anybody has it."""
-        if operation_id not in self._tails:
-            tail = LogTail(self._service.store, operation_id, clock=SystemClock(), offload=run_in_threadpool)
-            self._tails[operation_id] = (tail, [])
-        tail, readers = self._tails[operation_id]
-        reader = object()
-        readers.append(reader)
-        try:
-            yield tail
-        finally:
-            readers.remove(reader)
-            if not readers:
-                del self._tails[operation_id]
-
-
-class LogStream(StreamingResponse):
+class LogStream(SseStream):
     """The log of an operation until its end.
 
     Args:
@@ -133,58 +110,64 @@ class LogStream(StreamingResponse):
         operation_id: which one.
         after: the position of the last line that the client has.
         closing: when set, the stream ends; a client comes back then.
-        ping_s: how often something is sent while nobody logs anything.
+        clock: for the interval.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
-        self,
-        tails: _Tails,
-        operation_id: str,
-        after: int,
-        *,
-        closing: asyncio.Event,
-        ping_s: float = PING_S,
+        self, tails: "_Tails", operation_id: str, after: int, *, closing: asyncio.Event, clock: Clock
     ) -> None:
-        self._tails = tails
-        self._operation_id = operation_id
-        self._after = after
-        self._closing = closing
-        self._ping_s = ping_s
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(self._content(), headers=headers)
+        super().__init__(_events(tails, operation_id, after, closing, clock))
 
-    async def _content(self) -> AsyncIterator[bytes]:
-        yield format_sse_event(data_str=None, retry=RETRY_MS)
-        quiet_s = 0.0
-        with self._tails.of(self._operation_id) as tail:
-            while not self._closing.is_set():
-                try:
-                    lines, is_over = await tail.newer(self._after)
-                except KtrdrError as error:
-                    _log.warning("log not followed", operation_id=self._operation_id, reason=str(error))
-                    return
-                if lines:
-                    self._after, quiet_s = lines[-1].position, 0.0
-                    yield b"".join(map(_event_of, lines))
-                if is_over:
-                    yield END_EVENT
-                    return
-                if quiet_s >= self._ping_s:
-                    quiet_s = 0.0
-                    yield PING
-                await _wait(self._closing, POLL_S)
-                quiet_s += POLL_S
+
+async def _events(
+    tails: "_Tails", operation_id: str, after: int, closing: asyncio.Event, clock: Clock
+) -> AsyncIterator[bytes]:
+    yield BEGINNING
+    quiet_s = 0.0
+    with tails.of(operation_id) as tail:
+        while not closing.is_set():
+            try:
+                lines, is_over = await tail.newer(after)
+            except KtrdrError as error:
+                _log.warning("log not followed", operation_id=operation_id, reason=str(error))
+                return
+            if lines:
+                after, quiet_s = lines[-1].position, 0.0
+                yield b"".join(map(_event_of, lines))
+            if is_over:
+                yield END_EVENT
+                return
+            if quiet_s >= PING_S:
+                quiet_s = 0.0
+                yield PING
+            await wait_for(closing, clock, POLL_S)
+            quiet_s += POLL_S
+
+
+class _Tails:
+    """The logs that are followed, each read once for all who do."""
+
+    def __init__(self, service: Service, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+        self._tails: dict[str, LogTail] = {}
+        self._readers: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, operation_id: str) -> Iterator[LogTail]:
+        """Yield that of one operation; it is kept as long as anybody has it."""
+        if operation_id not in self._tails:
+            self._tails[operation_id] = LogTail(
+                self._service.store, operation_id, clock=self._clock, offload=run_in_threadpool
+            )
+        self._readers[operation_id] += 1
+        try:
+            yield self._tails[operation_id]
+        finally:
+            self._readers[operation_id] -= 1
+            if not self._readers[operation_id]:
+                del self._tails[operation_id], self._readers[operation_id]
 
 
 def _event_of(line: LogRecord) -> bytes:
     return sse_event("log", LogLineView.model_validate(line), str(line.position))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

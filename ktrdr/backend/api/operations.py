@@ -1,6 +1,5 @@
 """Operations: listed, shown, watched, cancelled."""
 
-import asyncio
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -83,11 +82,11 @@ class Cancellation(BaseModel):
     )
 
 
-def operations_router(service: Service, access: Access, closing: asyncio.Event) -> APIRouter:
-    """Return the routes; streams of events end when ``closing`` is set."""
+def operations_router(service: Service, access: Access, tellings: Tellings) -> APIRouter:
+    """Return the routes; what is watched, is among ``tellings``."""
     router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
     read, write = [Depends(access.reading())], [Depends(access.writing(Role.OPERATOR))]
-    store, tellings, counts = service.store, Tellings(service, closing), Counts(service.store)
+    store, counts = service.store, Counts(service.store)
 
     @router.get("", dependencies=read, summary="List operations, newest first")
     def list_operations(

@@ -9,18 +9,17 @@
     id: end
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, TypeAdapter
 
 from ktrdr.backend.api.access import Access
-from ktrdr.backend.api.events import END_EVENT, PING, PING_S, RETRY_MS, Tellings
+from ktrdr.backend.api.events import BEGINNING, END_EVENT, PING, PING_S, SseStream, Tellings
 from ktrdr.backend.api.operations import NAME, OperationId
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.looking import (
@@ -66,10 +65,10 @@ class Verification(BaseModel):
     findings: list[Finding]
 
 
-def records_router(service: Service, access: Access, closing: asyncio.Event) -> APIRouter:
-    """Return the routes; streams end when ``closing`` is set."""
+def records_router(service: Service, access: Access, tellings: Tellings) -> APIRouter:
+    """Return the routes; what is watched, is among ``tellings``."""
     router = APIRouter(prefix="/api/v1/records", tags=["records"], dependencies=[Depends(access.reading())])
-    store, tellings = service.store, Tellings(service, closing)
+    store = service.store
     directory = ModelDirectory(service.settings.models_dir)
 
     @router.get("/operations", summary="List operations as they are recorded, newest first")
@@ -124,30 +123,19 @@ def records_router(service: Service, access: Access, closing: asyncio.Event) -> 
     return router
 
 
-class RecordStream(StreamingResponse):
+class RecordStream(SseStream):
     """The record of an operation each time that it changes, until its end."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, tellings: Tellings, operation_id: str) -> None:
-        self._tellings = tellings
-        self._operation_id = operation_id
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(self._content(), headers=headers)
+        super().__init__(_events(tellings, operation_id))
 
-    async def _content(self) -> AsyncIterator[bytes]:
-        yield format_sse_event(data_str=None, retry=RETRY_MS)
-        seen: OperationRecord | None = None
-        async with self._tellings.of(self._operation_id) as telling:
-            while True:
-                if not await telling.newer_than(seen, PING_S):
-                    yield PING
-                    continue
-                record = telling.record
-                if record is None or record is seen:
-                    return  # the watch has ended, and the operation has not
-                seen = record
-                told = format_sse_event(data_str=_RECORD.dump_json(record).decode(), event="record")
-                yield told + END_EVENT if record.state.terminal else told
-                if record.state.terminal:
-                    return
+
+async def _events(tellings: Tellings, operation_id: str) -> AsyncGenerator[bytes, None]:
+    yield BEGINNING
+    async with tellings.of(operation_id) as telling, aclosing(telling.records(PING_S)) as records:
+        async for record in records:
+            if record is None:
+                yield PING
+                continue
+            told = format_sse_event(data_str=_RECORD.dump_json(record).decode(), event="record")
+            yield told + END_EVENT if record.state.terminal else told
