@@ -100,9 +100,10 @@ async def _blobs(
             return
         named = await named_by_dead_letters(settings)
         why = f"needed by no operation, put over {in_words(kept)} ago"
-        unneeded = unneeded_blobs(store, blobs, kept=kept, named=named)
-        count, size = len(unneeded), sum(blob.size for blob in unneeded)
-        if apply:
+        if not apply:
+            unneeded = unneeded_blobs(store, blobs, kept=kept, named=named)
+            count, size = len(unneeded), sum(blob.size for blob in unneeded)
+        else:
             claim_blobs(store, blobs)
             collected = collect_blobs(store, blobs, kept=kept, named=named)
             count, size = collected.removed, collected.bytes
