@@ -1,8 +1,6 @@
 """Preparing trainings for a backend that is asked for many: the same bars are snapshotted once a minute."""
 
 import gc
-import hashlib
-import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from ktrdr.app.embedded import prepare
 from ktrdr.backend.preparation import PreparedTraining, strategy_text
-from ktrdr.backend.wishes import StrategyText, TrainingWish
+from ktrdr.backend.wishes import TrainingWish, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock
 from ktrdr.settings import Settings
@@ -50,7 +48,7 @@ class Preparing:
         wish = replace(wish, strategy=text)
         if len(text.yaml) > _LONGEST_TEXT:
             return prepare(wish, self._settings, self._blobs)
-        remembered = self._of(_key(wish, text))
+        remembered = self._of(digest_of([text.source, text.yaml, wish.start, wish.end, wish.overrides]))
         # Who wants the same meanwhile waits for it, rather than do it too.
         with remembered.working:
             if (prepared := self._still_good(remembered)) is not None:
@@ -131,8 +129,3 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _key(wish: TrainingWish, text: StrategyText) -> str:
-    wanted = [text.source, text.yaml, wish.start, wish.end, wish.overrides]
-    return hashlib.sha256(json.dumps(wanted, default=str, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.wishes import RetryWish, StrategyText, TrainingWish
 from ktrdr.blobs.opening import open_blob_store
 from ktrdr.blobs.store import BlobStore
-from ktrdr.errors import DataGoneError, OperationNotFoundError
+from ktrdr.errors import DataGoneError
 from ktrdr.events import TrainingRequested
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
@@ -102,10 +102,7 @@ def retry_for_command(
         KtrdrError: as `training_again`; or as `decide_for_command`.
     """
     with OperationStore.open(settings, create=False) as store:
-        operation_id = store.find(name).operation_id
-        found = store.find_request(operation_id)
-        if found is None:
-            raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+        found = store.get_request(store.find(name).operation_id)
         with closing(open_blob_store(settings)) as blobs:
             again = training_again(*found, wish, blobs)
         decision = decide_for_command(settings, again.wish, again.mode)

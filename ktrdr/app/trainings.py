@@ -1,9 +1,7 @@
 """Accepting trainings: each is decided on, recorded, and handed to whoever carries it."""
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import astuple, replace
 
 import structlog
@@ -17,10 +15,9 @@ from ktrdr.backend.records import Idempotency, OperationRecord, Submission, Subm
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
-from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
+from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import OperationNotFoundError
 from ktrdr.ids import IdFactory
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
@@ -119,10 +116,7 @@ class Trainings:
         """
 
         def prepare() -> SubmitTraining:
-            found = self._store.find_request(operation_id)
-            if found is None:
-                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-            again = training_again(*found, wish, self._blobs)
+            again = training_again(*self._store.get_request(operation_id), wish, self._blobs)
             return decided(again, self._decide(again.wish, again.mode))
 
         return await self._accept(prepare, idempotency_key, "retry", operation_id, astuple(wish))
@@ -133,7 +127,7 @@ class Trainings:
         """Submit what is prepared, unless the same was wanted before under the same key."""
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(idempotency_key, _sha256(wanted))
+            idempotency = Idempotency(idempotency_key, digest_of(wanted))
             if (known := await asyncio.to_thread(self._submitted_as, idempotency)) is not None:
                 return _repeated(known)
         # A client that asks twice wants two, unless it says otherwise by a key.
@@ -200,8 +194,3 @@ def _repeated(operation: OperationRecord) -> Accepted:
     if operation.mode is not None and operation.place is not None:
         decision = Decision(operation.mode, operation.place, operation.place_reason or "")
     return Accepted(operation, decision, created=False)
-
-
-def _sha256(wanted: Sequence[object]) -> str:
-    text = json.dumps(wanted, default=str, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,10 +10,13 @@ from ktrdr.events import CancelRequested
 _RUN_GONE = "its run ended with the process that ran it"
 
 
-def cancel(
-    work: Work, operation: OperationRecord, reason: str, is_gone: Callable[[str], bool]
-) -> OperationRecord:
-    """Stop the operation; one that has ended stays as it is."""
+def cancel(work: Work, operation_id: str, reason: str, is_gone: Callable[[str], bool]) -> OperationRecord:
+    """Stop the operation; one that has ended stays as it is.
+
+    Raises:
+        OperationNotFoundError: there is none of that id.
+    """
+    operation = work.existing_operation(operation_id)
     if operation.state.terminal:
         return operation
     if operation.owner is not None and is_gone(operation.owner):

@@ -10,7 +10,7 @@ from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.tables import operations, outbox
 from ktrdr.backend.work import Work
-from ktrdr.errors import IdempotencyError, NotRetryableError, OperationNotFoundError
+from ktrdr.errors import IdempotencyError, NotRetryableError
 from ktrdr.events import TrainingRequested
 from ktrdr.training.execution_mode_selector import Place
 
@@ -188,9 +188,7 @@ def forget_unsent(work: Work, instance: str) -> None:
 
 def _link(work: Work, operation: OperationRecord, retry_of: str) -> None:
     """Have both histories tell of each other."""
-    original = work.operation(retry_of)
-    if original is None:
-        raise OperationNotFoundError(f"There is no operation '{retry_of}'.")
+    original = work.existing_operation(retry_of)
     check_retryable(original)
     work.note(original, HistoryKind.RETRIED, f"repeated as {operation.operation_id}")
     work.note(operation, HistoryKind.RETRIED, f"repeats {retry_of}, which {_ENDED[original.state]}")

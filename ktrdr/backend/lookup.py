@@ -12,6 +12,11 @@ _NAMED_CANDIDATES = 5
 _SEARCHED_FOR_NEAREST = 1000
 
 
+def no_such_operation(operation_id: str) -> OperationNotFoundError:
+    """Return the error that tells that there is none of that id."""
+    return OperationNotFoundError(f"There is no operation '{operation_id}'.")
+
+
 def find_operation(connection: Connection, text: str) -> OperationRecord:
     """Return the one operation whose id is, begins or ends with the text.
 

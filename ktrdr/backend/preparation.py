@@ -1,7 +1,5 @@
 """From what a user asks for to a request that an agent can run: strategy checked, bars snapshotted."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ktrdr.backend.wishes import StrategyText
+from ktrdr.backend.wishes import StrategyText, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import Problem
 from ktrdr.events import DatasetRef, StrategyDocument
@@ -45,7 +43,7 @@ class PreparedTraining:
             "datasets": [[d.symbol, d.timeframe, d.blob.sha256] for d in self.datasets],
             "seed": seed,
         }
-        return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()
+        return digest_of(wish)
 
 
 def prepare_training(

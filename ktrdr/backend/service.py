@@ -38,14 +38,12 @@ from ktrdr.backend.sweep import Sweep
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.watching import Feed
-from ktrdr.backend.work import Work
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.clock import Clock
 from ktrdr.errors import (
     KtrdrError,
-    OperationNotFoundError,
     StoreError,
 )
 from ktrdr.ids import IdFactory
@@ -314,14 +312,10 @@ class Backend:
 
     async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
         """Have an operation stopped; see `OperationStore.cancel`."""
-
-        def action(work: Work) -> OperationRecord:
-            operation = work.operation(operation_id)
-            if operation is None:
-                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-            return cancelling.cancel(work, operation, reason, self._store.instances.is_gone)
-
-        operation = await self._transactions.change(action)
+        is_gone = self._store.instances.is_gone
+        operation = await self._transactions.change(
+            lambda work: cancelling.cancel(work, operation_id, reason, is_gone)
+        )
         self._changed(operation)
         return operation
 

@@ -1,6 +1,6 @@
 """The operations database as every process may use it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from ktrdr.backend.database_url import is_sqlite, parse_url
 from ktrdr.backend.explaining import why_waiting
 from ktrdr.backend.fleet import read_agents
 from ktrdr.backend.instances import BROKER_OWNER, Instances, Registry
-from ktrdr.backend.lookup import find_operation
+from ktrdr.backend.lookup import find_operation, no_such_operation
 from ktrdr.backend.records import AgentRecord, HistoryEntry, Load, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import history_entry, operation_record, select_history, select_operations
 from ktrdr.backend.schema import ensure_schema
@@ -31,7 +31,7 @@ from ktrdr.backend.states import State
 from ktrdr.backend.tables import operations
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import DatabaseUnavailableError, OperationNotFoundError, StorageFullError
+from ktrdr.errors import DatabaseUnavailableError, StorageFullError
 from ktrdr.events import TrainingRequested
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.settings import Settings
@@ -168,7 +168,7 @@ class OperationStore:
         with self._database.read() as connection:
             row = connection.execute(OPERATION, {"of_operation": operation_id}).one_or_none()
         if row is None:
-            raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
+            raise no_such_operation(operation_id)
         return operation_record(row)
 
     def get_all(self, operation_ids: Sequence[str]) -> list[OperationRecord]:
@@ -198,6 +198,17 @@ class OperationStore:
         if row is None:
             return None
         return operation_record(row), TrainingRequested.model_validate_json(row.request)
+
+    def get_request(self, operation_id: str) -> tuple[OperationRecord, TrainingRequested]:
+        """Return an operation by its full id, and the request of its first attempt.
+
+        Raises:
+            OperationNotFoundError: there is none.
+        """
+        found = self.find_request(operation_id)
+        if found is None:
+            raise no_such_operation(operation_id)
+        return found
 
     def history(self, operation_id: str) -> list[HistoryEntry]:
         """Return what happened to an operation, oldest first."""
@@ -248,15 +259,16 @@ class OperationStore:
         with self._database.read() as connection:
             return read_agents(connection, self.now())
 
-    def unfinished(self, *, of_others_than: str | None = None) -> list[OperationRecord]:
+    def unfinished(self, *, of_others_than: Collection[str] = ()) -> list[OperationRecord]:
         """Return every operation that has not ended, oldest first.
 
         Args:
-            of_others_than: leave out what this instance carries, which may be thousands.
+            of_others_than: leave out what these owners have, which may be thousands.
         """
         query = select_operations().where(operations.c.state.in_(ACTIVE)).order_by(operations.c.created_at)
-        if of_others_than is not None:
-            query = query.where(operations.c.owner.is_distinct_from(of_others_than))
+        if of_others_than:
+            owner = operations.c.owner
+            query = query.where(or_(owner.is_(None), owner.not_in(of_others_than)))
         with self._database.read() as connection:
             return [operation_record(row) for row in connection.execute(query)]
 
@@ -293,14 +305,7 @@ class OperationStore:
         Raises:
             OperationNotFoundError: there is none of that id.
         """
-
-        def action(work: Work) -> OperationRecord:
-            operation = work.operation(operation_id)
-            if operation is None:
-                raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-            return cancelling.cancel(work, operation, reason, self.instances.is_gone)
-
-        return self.change(action)
+        return self.change(lambda work: cancelling.cancel(work, operation_id, reason, self.instances.is_gone))
 
     def change(self, action: Callable[[Work], T], *, owner: str | None = None) -> T:
         """Run an action in one write transaction; what it returns is durable.

@@ -1,6 +1,6 @@
 """What must happen though nobody says anything: leases expire, requests are overdue, processes die."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import structlog
@@ -172,10 +172,8 @@ class Sweep:
 
     def _note_the_dead(self) -> None:
         with self._store.reading() as connection:
-            recorded = read_servers(connection)
-        for server in recorded:
-            if server.instance != self._instance and self._store.instances.is_gone(server.instance):
-                self._store.change(partial(note_end, instance=server.instance))
+            recorded = [server.instance for server in read_servers(connection)]
+        self._for_the_dead(recorded, note_end)
 
     @property
     def _reaches_bus(self) -> bool:
@@ -190,14 +188,13 @@ class Sweep:
     def _free_claims(self) -> None:
         with self._store.reading() as connection:
             claimants = list(connection.execute(CLAIMANTS, {"of_owner": self._owner}).scalars())
-        for claimant in claimants:
-            if claimant != self._instance and self._store.instances.is_gone(claimant):
-                self._store.change(partial(dispatching.free_claims, instance=claimant))
+        self._for_the_dead(claimants, dispatching.free_claims)
 
     def _abandoned(self) -> list[OperationRecord]:
+        # What goes over the broker never is.
         return [
             operation
-            for operation in self._store.unfinished(of_others_than=self._instance)
+            for operation in self._store.unfinished(of_others_than=(self._instance, BROKER_OWNER))
             if self._store.is_interrupted(operation)
         ]
 
@@ -210,10 +207,14 @@ class Sweep:
     def _forget_dead_mail(self) -> None:
         query = select(outbox.c.owner).where(outbox.c.sent_at.is_(None)).distinct()
         with self._store.reading() as connection:
-            owners = [owner for owner in connection.execute(query).scalars() if owner != self._instance]
-        for owner in owners:
-            if self._store.instances.is_gone(owner):
-                self._store.change(partial(dispatching.forget_unsent, instance=owner))
+            owners = list(connection.execute(query).scalars())
+        self._for_the_dead(owners, dispatching.forget_unsent)
+
+    def _for_the_dead(self, instances: Iterable[str], action: Callable[..., object]) -> None:
+        """Do what is to be done, in a transaction each, for those of other instances that are gone."""
+        for instance in instances:
+            if instance != self._instance and self._store.instances.is_gone(instance):
+                self._store.change(partial(action, instance=instance))
 
     def _expire(self, lease: Lease, work: Work) -> OperationRecord | None:
         silent = f"nothing was heard of {lease.claim_id} for {lease.lease_s:g} s"

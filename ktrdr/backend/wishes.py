@@ -1,5 +1,7 @@
 """What clients ask to be trained, and what they are answered."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,3 +72,12 @@ class Accepted:
     """Where it runs, and why, as of when it was accepted."""
     created: bool
     """False: it was asked for before, under the same idempotency key."""
+
+
+def digest_of(wanted: object) -> str:
+    """Return the SHA-256 that what is wanted has each time that it is wanted.
+
+    Args:
+        wanted: of what JSON has; whatever else counts as its text.
+    """
+    return hashlib.sha256(json.dumps(wanted, default=str, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, CursorResult, Select
 
 from ktrdr.backend import statements
 from ktrdr.backend.conflicts import ConflictError
+from ktrdr.backend.lookup import no_such_operation
 from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import State, Trigger, apply
@@ -67,6 +68,16 @@ class Work:
     def operation(self, operation_id: str) -> OperationRecord | None:
         """Return the operation, locked until the end of the transaction where the database does so."""
         return self._locked(statements.LOCKED_OPERATION, operation_id)
+
+    def existing_operation(self, operation_id: str) -> OperationRecord:
+        """Return the operation, locked likewise.
+
+        Raises:
+            OperationNotFoundError: there is none of that id.
+        """
+        if (operation := self.operation(operation_id)) is None:
+            raise no_such_operation(operation_id)
+        return operation
 
     def operation_if_free(self, operation_id: str) -> OperationRecord | None:
         """Return the operation, locked likewise; None if another transaction has it."""

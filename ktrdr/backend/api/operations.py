@@ -32,7 +32,6 @@ from ktrdr.backend.listing import (
 )
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
-from ktrdr.errors import OperationNotFoundError
 
 ACTIVE = tuple(state for state in State if not state.terminal)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$"
@@ -134,10 +133,7 @@ def operations_router(service: Service, access: Access, tellings: Tellings) -> A
 
     @router.get("/{operation_id}", dependencies=read, summary="Show an operation with its whole history")
     def show(operation_id: OperationId) -> StoryAnswer:
-        found = store.find_request(operation_id)
-        if found is None:
-            raise OperationNotFoundError(f"There is no operation '{operation_id}'.")
-        record, request = found
+        record, request = store.get_request(operation_id)
         told = story(
             record,
             request,
