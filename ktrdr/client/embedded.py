@@ -231,12 +231,12 @@ def _entry(path: Path, versions: Mapping[str, int]) -> StrategyEntry:
     try:
         strategy = load_strategy(path).strategy
     except StrategyError as error:
-        return StrategyEntry(path.stem, str(path), "invalid", problems=len(error.problems))
+        return StrategyEntry(path.stem, "invalid", str(path), problems=len(error.problems))
     count = versions.get(strategy.name, 0)
     return StrategyEntry(
         path.stem,
-        str(path),
         "trained" if count else "untrained",
+        str(path),
         versions=count,
         symbol=strategy.symbol,
         timeframes=tuple(strategy.timeframes),

@@ -48,10 +48,10 @@ class StrategyEntry:
     """One strategy of the strategies directory."""
 
     name: str
-    path: str | None
-    """None if it is not on this machine."""
     status: str
     """``trained``, ``untrained`` or ``invalid``."""
+    path: str | None = None
+    """None if it is not on this machine."""
     versions: int = 0
     problems: int = 0
     symbol: str | None = None

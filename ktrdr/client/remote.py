@@ -2,14 +2,13 @@
 
 import asyncio
 import tempfile
-import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter
 
 from ktrdr.app.deciding import waits_in_lane
 from ktrdr.app.embedded import TrainingListener
@@ -37,6 +36,42 @@ from ktrdr.training.execution_mode_selector import Mode
 _EXPLAIN_EVERY_S = 2.0
 _PAGE = 1000
 
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _LogPage:
+    data: list[LogRecord]
+    next_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verification:
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class _Strategies:
+    strategies: list[StrategyEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Validation:
+    problems: list[Problem]
+    warnings: list[Problem]
+    features: list[str]
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    default_mode: Mode
+    source: str
+
+
 _OPERATIONS = TypeAdapter(dict[str, list[ListedOperation]])
 _STORY = TypeAdapter(RecordedStory)
 _RECORD = TypeAdapter(OperationRecord)
@@ -44,11 +79,13 @@ _MODELS = TypeAdapter(dict[str, list[ModelRecord]])
 _MODEL = TypeAdapter(ModelRecord)
 _FLEET = TypeAdapter(Fleet)
 _LINE = TypeAdapter(LogRecord)
-_LINES = TypeAdapter(list[LogRecord])
-_FINDINGS = TypeAdapter(list[Finding])
-_ENTRIES = TypeAdapter(list[StrategyEntry])
-_PROBLEMS = TypeAdapter(list[Problem])
-_ANY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_LOG_PAGE = TypeAdapter(_LogPage)
+_BEGUN = TypeAdapter(_Begun)
+_VERIFICATION = TypeAdapter(_Verification)
+_STRATEGIES = TypeAdapter(_Strategies)
+_VALIDATION = TypeAdapter(_Validation)
+_CONFIG = TypeAdapter(_Config)
+_ANYTHING: TypeAdapter[object] = TypeAdapter(object)
 
 
 class ServedInstallation:
@@ -95,17 +132,14 @@ class ServedInstallation:
     def retry(self, name: str, wish: RetryWish) -> Started:
         """See `Installation.retry`."""
         operation_id = self.story(name).record.operation_id
-        given = {
+        differs = {
             "execution_mode": wish.mode,
             "require_gpu": wish.require_gpu,
             "lane": wish.lane,
             "seed": wish.seed,
         }
-        asked = {name: value for name, value in given.items() if value is not None}
-        # One key for all tries: a request whose answer was lost makes no second operation.
-        path = f"/operations/{_quoted(operation_id)}/retry"
-        accepted = self._server.post(path, asked, _ANY, key=str(uuid.uuid4()))
-        return Started(self.story(accepted["task_id"]).record)
+        begun = self._server.submit(f"/operations/{_quoted(operation_id)}/retry", differs, _BEGUN)
+        return Started(self.story(begun.task_id).record)
 
     async def watch(
         self, operation_id: str, on_away: Callable[[str], None]
@@ -114,24 +148,24 @@ class ServedInstallation:
         path = f"/records/operations/{_quoted(operation_id)}/events"
         async with aclosing(follow(self._server, path, "record", on_away=on_away)) as told:
             async for data in told:
-                yield self._read(_RECORD, data)
+                yield self._server.read(_RECORD, data)
 
     def log(self, operation_id: str, level: LogLevel) -> list[LogRecord]:
         """See `Installation.log`."""
         path, lines, after = f"/operations/{_quoted(operation_id)}/logs", [], 0
         while True:
-            page = self._server.get(path, _ANY, after=after, limit=_PAGE, level=level)
-            lines += _LINES.validate_python(page["data"])
-            if page["next_after"] is None:
+            page = self._server.get(path, _LOG_PAGE, after=after, limit=_PAGE, level=level)
+            lines += page.data
+            if page.next_after is None:
                 return lines
-            after = page["next_after"]
+            after = page.next_after
 
     async def follow_log(self, operation_id: str) -> AsyncGenerator[list[LogRecord], None]:
         """See `Installation.follow_log`."""
         path = f"/operations/{_quoted(operation_id)}/logs/stream"
         async with aclosing(follow(self._server, path, "log", on_away=lambda why: None)) as told:
             async for data in told:
-                yield [self._read(_LINE, data)]
+                yield [self._server.read(_LINE, data)]
 
     # --- models -----------------------------------------------------------------------------------
 
@@ -170,27 +204,19 @@ class ServedInstallation:
 
     def verify(self, name: str) -> list[Finding]:
         """See `Installation.verify`; the server compares."""
-        found = self._server.get(f"/records/verifications/{_quoted(name)}", _ANY)
-        return _FINDINGS.validate_python(found["findings"])
+        return self._server.get(f"/records/verifications/{_quoted(name)}", _VERIFICATION).findings
 
     # --- strategies -------------------------------------------------------------------------------
 
     def strategies(self) -> list[StrategyEntry]:
         """See `Installation.strategies`."""
-        found = self._server.get("/strategies", _ANY)["strategies"]
-        return _ENTRIES.validate_python([{"path": None, **each} for each in found])
+        return self._server.get("/strategies", _STRATEGIES).strategies
 
     def check(self, strategy: str, overrides: Mapping[str, JsonValue], *, strict: bool) -> Checked:
         """See `Installation.check`."""
         wish = {**_sent(strategy), "overrides": dict(overrides), "strict": strict}
-        found = self._server.post("/strategies/validate", wish, _ANY)
-        return Checked(
-            strategy,
-            _PROBLEMS.validate_python(found["problems"]),
-            _PROBLEMS.validate_python(found["warnings"]),
-            found["features"],
-            found["columns"],
-        )
+        found = self._server.post("/strategies/validate", wish, _VALIDATION)
+        return Checked(strategy, found.problems, found.warnings, found.features, found.columns)
 
     # --- agents and configuration -----------------------------------------------------------------
 
@@ -200,8 +226,8 @@ class ServedInstallation:
 
     def default_mode(self) -> DefaultMode:
         """See `Installation.default_mode`."""
-        found = self._server.get("/trainings/config", _ANY)
-        return DefaultMode(Mode(found["default_mode"]), found["source"])
+        found = self._server.get("/trainings/config", _CONFIG)
+        return DefaultMode(found.default_mode, found.source)
 
     def set_default_mode(self, mode: Mode) -> None:
         """See `Installation.set_default_mode`."""
@@ -245,7 +271,7 @@ class ServedInstallation:
 
     def _submit(self, wish: TrainingWish, mode: Mode | None) -> OperationRecord:
         waits_in_lane(wish, mode)
-        given = {
+        asked = {
             **_sent(str(wish.strategy)),
             "start_date": wish.start,
             "end_date": wish.end,
@@ -255,13 +281,11 @@ class ServedInstallation:
             "lane": wish.lane if wish.names_lane else None,
             "seed": wish.seed,
         }
-        asked = {name: value for name, value in given.items() if value is not None}
-        # One key for all tries: a request whose answer was lost makes no second operation.
         try:
-            accepted = self._server.post("/trainings", asked, _ANY, key=str(uuid.uuid4()))
+            begun = self._server.submit("/trainings", asked, _BEGUN)
         except StrategyError as error:
             raise StrategyError(str(wish.strategy), error.problems) from error
-        return self.story(accepted["task_id"]).record
+        return self.story(begun.task_id).record
 
     async def _until_ended(
         self, record: OperationRecord, listener: TrainingListener, on_away: Callable[[str], None]
@@ -300,13 +324,7 @@ class ServedInstallation:
             ) from error
 
     def _cancel(self, operation_id: str, reason: str) -> None:
-        self._server.post(f"/operations/{_quoted(operation_id)}/cancel", {"reason": reason}, _ANY)
-
-    def _read(self, kind: TypeAdapter[Any], data: str) -> Any:
-        try:
-            return kind.validate_json(data)
-        except ValidationError as error:
-            raise self._server.misunderstood(error) from error
+        self._server.post(f"/operations/{_quoted(operation_id)}/cancel", {"reason": reason}, _ANYTHING)
 
 
 def _sent(strategy: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ async def follow(
     """
     last_id, pause_s, is_away = "", _FIRST_PAUSE_S, False
     timeout = httpx.Timeout(5.0, read=_SILENT_S)
-    async with httpx.AsyncClient(timeout=timeout, headers=server.headers) as client:
+    async with httpx.AsyncClient(timeout=timeout, headers=server.headers, verify=server.trust) as client:
         while True:
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})}
             try:

@@ -1,7 +1,7 @@
 """What a client says of a server that does not answer as it should, and when it asks again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr, TypeAdapter
 
 from ktrdr.backend.problem_codes import CODES
-from ktrdr.backend.wishes import DefaultMode
+from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.client.remote import ServedInstallation
 from ktrdr.client.server import Server
 from ktrdr.errors import (
     DatabaseUnavailableError,
@@ -54,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body.encode())
+
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
@@ -104,6 +107,30 @@ def test_each_answer_is_an_error_that_says_what_to_do(answer: Answer, says: str,
     assert fix is None or fix in str(error.fix)
     assert server.asked == [("GET", "Bearer secret")]
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda there: there.strategies(), "{}"),
+        (lambda there: there.strategies(), '{"strategies": [{"name": "x"}]}'),
+        (lambda there: there.verify("x"), '{"findings": [{"file": 1}]}'),
+        (lambda there: there.check("x", {}, strict=False), '{"problems": null}'),
+        (lambda there: there.default_mode(), '{"default_mode": "moon", "source": "it says so"}'),
+        (lambda there: there.log("x", "debug"), '{"data": [{}], "next_after": null}'),
+        (lambda there: there.start(TrainingWish("x"), None), '{"id": "x"}'),
+        (lambda there: there.list_operations(state=None, strategy=None, limit=1, before=None), "[]"),
+    ],
+)
+def test_what_another_version_answers_is_an_error_that_says_so(
+    ask: Callable[[ServedInstallation], object], answer: str
+) -> None:
+    with (
+        answering((200, "application/json", answer)) as server,
+        pytest.raises(ServerError, match="does not understand") as raised,
+    ):
+        ask(ServedInstallation(Server(server.url, None)))
+    assert "same version" in str(raised.value.fix)
 
 
 def test_a_problem_is_the_error_that_it_was_there() -> None:
