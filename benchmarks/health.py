@@ -3,8 +3,7 @@
 import asyncio
 
 from benchmarks.broker import Processes
-from benchmarks.databases import SQLITE, empty_database
-from benchmarks.http_backend import HttpBackend, http_backend, plain_backend
+from benchmarks.http_backend import WISH, HttpBackend, side_by_side, watched_by
 from benchmarks.http_load import Answers, Load, answered
 from benchmarks.measure import Result, percentile, spread
 
@@ -16,7 +15,6 @@ _PROBES = 2
 _PROBE_PAUSE_S = 0.01
 _SECONDS = 8.0
 _ROUNDS = 3
-_BODY = {"strategy_name": "eurusd_momentum", "seed": 7}
 
 
 def measure() -> list[Result]:
@@ -28,17 +26,9 @@ async def _measure() -> list[Result]:
     ready: list[float] = []
     empty: list[float] = []
     with Processes() as processes:
-        home = processes.directory / "home"
-        with empty_database(SQLITE, home) as database:
-            backend = await http_backend(processes, database, home, "--agent=paced")
-            plain = await plain_backend(processes, f"sqlite:///{home / 'plain.db'}")
-            async with backend.client() as client:
-                started = await client.post("/api/v1/trainings", json=_BODY)
-            watched = f"/api/v1/operations/{started.json()['task_id']}/events"
-            for server, path in ((backend, watched), (plain, "/events")):
-                command = ("benchmarks.watcher_crowd", server.url, path, server.token, str(_WATCHERS))
-                crowd = processes.python("-m", *command)
-                await asyncio.to_thread(processes.wait_ready, crowd)
+        async with side_by_side(processes) as (backend, plain):
+            for server, path in ((backend, await backend.begin()), (plain, "/events")):
+                await watched_by(processes, server, path, _WATCHERS)
             for _ in range(_ROUNDS):
                 live += await _probed(processes, backend, "/api/v1/trainings", "/health/live")
                 ready += await _probed(processes, backend, "/api/v1/trainings", "/health/ready")
@@ -59,7 +49,7 @@ async def _measure() -> list[Result]:
 
 
 async def _probed(processes: Processes, server: HttpBackend, post: str, probe: str) -> list[float]:
-    posting = Load(server.url, "POST", post, _POSTING, _SECONDS, server.token, _BODY, _POST_PAUSE_S)
+    posting = Load(server.url, "POST", post, _POSTING, _SECONDS, server.token, WISH, _POST_PAUSE_S)
     probing = Load(server.url, "GET", probe, _PROBES, _SECONDS, pause_s=_PROBE_PAUSE_S)
     found: list[Answers] = await answered(processes, posting, probing)
     assert all(each.refused == 0 for each in found)

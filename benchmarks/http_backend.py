@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.broker import READY, Processes
+from benchmarks.databases import SQLITE, empty_database
 from benchmarks.sample import ROOT
 from host_agent.agent import HostAgent
 from host_agent.directory import claim_directory
@@ -32,6 +33,8 @@ from ktrdr.ids import RandomIds
 from ktrdr.logs import configure_logging
 from ktrdr.settings import Settings, load_settings
 
+WISH = {"strategy_name": "eurusd_momentum", "seed": 7}
+"""A training that is asked for again and again."""
 _TOKEN = "token "
 _ADDRESS = "address "
 
@@ -49,6 +52,12 @@ class HttpBackend:
         return httpx.AsyncClient(
             base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=60
         )
+
+    async def begin(self) -> str:
+        """Have a training begun, and return where its events are."""
+        async with self.client() as client:
+            begun = await client.post("/api/v1/trainings", json=WISH)
+        return f"/api/v1/operations/{begun.json()['task_id']}/events"
 
 
 def settings_of(database_url: str, directory: Path) -> dict[str, str]:
@@ -78,6 +87,23 @@ async def plain_backend(processes: Processes, database_url: str) -> HttpBackend:
     return await _started(processes, processes.python("-m", "benchmarks.plain_backend", database_url))
 
 
+@asynccontextmanager
+async def side_by_side(processes: Processes) -> AsyncIterator[tuple[HttpBackend, HttpBackend]]:
+    """Run one whose agent reports at a steady pace, and what it is compared with."""
+    home = processes.directory / "home"
+    with empty_database(SQLITE, home) as database:
+        backend = await http_backend(processes, database, home, "--agent")
+        yield backend, await plain_backend(processes, f"sqlite:///{home / 'plain.db'}")
+
+
+async def watched_by(processes: Processes, server: HttpBackend, path: str, watchers: int) -> int:
+    """Have a stream of events watched by so many, and return their process."""
+    command = ("benchmarks.watcher_crowd", server.url, path, server.token, str(watchers))
+    crowd = processes.python("-m", *command)
+    await asyncio.to_thread(processes.wait_ready, crowd)
+    return crowd
+
+
 def announce(url: str, token: str = "") -> None:
     """Say that this process can be measured, and where."""
     sys.stdout.write(f"{_ADDRESS}{url}\n{_TOKEN}{token}\n{READY}\n")
@@ -94,7 +120,7 @@ async def _started(processes: Processes, pid: int) -> HttpBackend:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) -> AsyncIterator[str]:
+async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) -> AsyncIterator[None]:
     clock, ids, broker = SystemClock(), RandomIds(), MemoryBroker(SystemClock())
     with closing(open_blob_inventory(settings)) as blobs, OperationStore.open(settings) as store:
         backend = Backend(settings, bus=MemoryBus(broker), store=store, blobs=blobs, clock=clock, ids=ids)
@@ -115,33 +141,24 @@ async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) 
                 if new_runner is not None:
                     await agent.start()
                 announce(f"http://{host}:{port}", token)
-                yield token
+                yield
                 await agent.stop()
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--agent", choices=("none", "noop", "paced"), default="none")
+    parser.add_argument("--agent", action="store_true", help="with one that reports at a steady pace")
     chosen = parser.parse_args()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with _running(load_settings(), _RUNNERS[chosen.agent]):
+    async with _running(load_settings(), _paced if chosen.agent else None):
         await stop.wait()
-
-
-def _noop() -> Runner:
-    from benchmarks.noop_runner import NoopRunner
-
-    return NoopRunner()
 
 
 def _paced() -> Runner:
     from benchmarks.paced_runner import PacedRunner
 
     return PacedRunner()
-
-
-_RUNNERS: dict[str, Callable[[], Runner] | None] = {"none": None, "noop": _noop, "paced": _paced}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import psutil
 
 from benchmarks.broker import Processes
 from benchmarks.databases import SQLITE, empty_database
-from benchmarks.http_backend import HttpBackend, http_backend
+from benchmarks.http_backend import WISH, HttpBackend, http_backend
 from benchmarks.http_load import read_answer, request_of
 from benchmarks.measure import Result
 
@@ -18,7 +18,6 @@ _CLIENTS = 2
 """Few enough that the agent keeps up: what waits in its lane is memory too."""
 _SETTLE_S = 15.0
 _FLAT = 1.05
-_BODY = {"strategy_name": "eurusd_momentum", "seed": 7}
 MIB = 2**20
 
 
@@ -30,7 +29,7 @@ async def _measure() -> Result:
     with Processes() as processes:
         home = processes.directory / "home"
         with empty_database(SQLITE, home) as database:
-            backend = await http_backend(processes, database, home, "--agent=paced")
+            backend = await http_backend(processes, database, home, "--agent")
             sizes = [await _size_after(backend, count) for count in (_FIRST, _ALL - _FIRST)]
             processes.end(backend.pid)
     return Result(
@@ -57,7 +56,7 @@ async def _client(backend: HttpBackend, numbers: Iterator[int]) -> None:
     where = urlsplit(backend.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     for _ in numbers:
-        writer.write(request_of("POST", "/api/v1/trainings", backend.token, _BODY))
+        writer.write(request_of("POST", "/api/v1/trainings", backend.token, WISH))
         status, body = await read_answer(reader)
         assert status == 202, body
         # The id, without reading the rest as JSON.

@@ -13,8 +13,6 @@ from host_agent.frames import LogLine
 from ktrdr.training.job import TrainingJob
 from ktrdr.training.progress import Progress, Stage
 
-__all__ = ["EVERY_S", "MADE_AT", "PacedRunner"]
-
 EVERY_S = 0.5
 _EPOCHS = 100_000
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from sqlalchemy import JSON, Column, Integer, MetaData, String, Table, create_engine, event, insert
 
 from benchmarks.http_backend import announce
-from benchmarks.paced_runner import EVERY_S, MADE_AT
+from benchmarks.paced_runner import EVERY_S
+from benchmarks.stamped_runner import MADE_AT
 
 _metadata = MetaData()
 _rows = Table(

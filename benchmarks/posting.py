@@ -5,14 +5,13 @@ import statistics
 
 from benchmarks.broker import Processes
 from benchmarks.databases import ENGINES, empty_database
-from benchmarks.http_backend import http_backend, plain_backend
+from benchmarks.http_backend import WISH, http_backend, plain_backend
 from benchmarks.http_load import Answers, Load, answered
 from benchmarks.measure import Result, spread
 
 _CLIENTS = 16
 _SECONDS = 4.0
 _ROUNDS = 6
-_BODY = {"strategy_name": "eurusd_momentum", "seed": 7}
 
 
 def measure() -> list[Result]:
@@ -27,8 +26,8 @@ async def _measure(engine: str) -> Result:
             plain = await plain_backend(processes, plain_database)
             ours, theirs = await _in_turn(
                 processes,
-                Load(backend.url, "POST", "/api/v1/trainings", _CLIENTS, _SECONDS, backend.token, _BODY),
-                Load(plain.url, "POST", "/rows", _CLIENTS, _SECONDS, None, _BODY),
+                Load(backend.url, "POST", "/api/v1/trainings", _CLIENTS, _SECONDS, backend.token, WISH),
+                Load(plain.url, "POST", "/rows", _CLIENTS, _SECONDS, None, WISH),
             )
             processes.end(backend.pid)
             processes.end(plain.pid)

@@ -4,8 +4,7 @@ import asyncio
 import json
 
 from benchmarks.broker import READY, Processes
-from benchmarks.databases import SQLITE, empty_database
-from benchmarks.http_backend import HttpBackend, http_backend, plain_backend
+from benchmarks.http_backend import HttpBackend, side_by_side, watched_by
 from benchmarks.measure import Result, percentile, spread
 
 _WATCHERS = 1000
@@ -21,14 +20,8 @@ async def _measure() -> Result:
     ours: list[float] = []
     theirs: list[float] = []
     with Processes() as processes:
-        home = processes.directory / "home"
-        with empty_database(SQLITE, home) as database:
-            backend = await http_backend(processes, database, home, "--agent=paced")
-            plain = await plain_backend(processes, f"sqlite:///{home / 'plain.db'}")
-            async with backend.client() as client:
-                wish = {"strategy_name": "eurusd_momentum", "seed": 7}
-                started = await client.post("/api/v1/trainings", json=wish)
-            path = f"/api/v1/operations/{started.json()['task_id']}/events"
+        async with side_by_side(processes) as (backend, plain):
+            path = await backend.begin()
             for _ in range(_ROUNDS):
                 ours += await _ages(processes, backend, path)
                 theirs += await _ages(processes, plain, "/events")
@@ -48,9 +41,7 @@ async def _measure() -> Result:
 
 async def _ages(processes: Processes, server: HttpBackend, path: str) -> list[float]:
     """Return how old each report was when the last watcher had it."""
-    command = ("benchmarks.watcher_crowd", server.url, path, server.token, str(_WATCHERS))
-    crowd = processes.python("-m", *command)
-    await asyncio.to_thread(processes.wait_ready, crowd)
+    crowd = await watched_by(processes, server, path, _WATCHERS)
     before = len(processes.said(crowd).splitlines())
     await asyncio.sleep(_SECONDS)
     said = processes.said(crowd).splitlines()[before:]
