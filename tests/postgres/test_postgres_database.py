@@ -86,7 +86,9 @@ def test_a_reading_sees_one_state_and_cannot_write(database: Database) -> None:
         _note(reading, "b")
 
 
-def test_of_two_that_wait_for_each_other_one_is_repeated(postgres_url: str, tmp_path: Path) -> None:
+def test_of_two_that_wait_for_each_other_one_is_repeated(
+    database: Database, postgres_url: str, tmp_path: Path
+) -> None:
     meeting, tries = threading.Barrier(2), list[str]()
 
     def touching(first: str, second: str) -> Callable[[Work], None]:
@@ -104,7 +106,11 @@ def test_of_two_that_wait_for_each_other_one_is_repeated(postgres_url: str, tmp_
             store.change(lambda work, name=name: _note(work.connection, name))  # type: ignore[misc]
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(store.change, [touching("a", "b"), touching("b", "a")]))
-    assert len(tries) == 3
+    with database.read() as connection:
+        kinds = list(connection.execute(select(inbox.c.type)).scalars())
+    # What is repeated may be faster than the other that wakes, and wait for it once more.
+    assert len(tries) > 2
+    assert kinds in (["a", "a"], ["b", "b"])
 
 
 def test_text_that_postgresql_has_no_place_for_is_kept_as_near_as_it_can_be(database: Database) -> None:
