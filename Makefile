@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_BENCH := $(VENV)/.installed-bench
 PYTEST_ARGS ?=
+# Three tests may fail once, and are named: see docs/decisions/0023-a-second-try-for-three-tests.md.
+SECOND_TRY ?= --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 BENCH ?=
 
 .PHONY: help
@@ -23,7 +25,7 @@ demo: $(INSTALLED) ## Set up, then train the sample strategy on the bundled EUR/
 test: $(INSTALLED_DEV) ## Set up, then run every test
 	@scripts/obtain-broker $(BIN)/python
 	@scripts/obtain-postgres $(BIN)/python
-	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 3 --dist loadgroup $(SECOND_TRY) $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
