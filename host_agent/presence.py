@@ -23,6 +23,9 @@ _YOUNG_S = 2.0
 """Until then the acceptance speaks for an attempt. Presence would overtake it on its way to the database, or
 the answer to a short job, and have the backend look up what it is about to know or knows no more."""
 
+IDLE_INTERVALS = 3
+"""So many intervals pass before one that holds nothing, and so renews no lease, speaks again."""
+
 _log = structlog.get_logger()
 
 
@@ -36,7 +39,7 @@ class Presence:
         lanes: that it serves.
         slots: how many trainings it runs at a time.
         listening: set while orders reach the agent; before the first time it is not there for anyone.
-        interval_s: between two events, at most.
+        interval_s: between two events, at most, while it holds something.
         clock: for the interval.
         rng: spreads what is tried again.
     """
@@ -96,8 +99,7 @@ class Presence:
             if await self._publish(stopped=False):
                 retries.reset()
                 await self._clock.sleep(shortest_s)
-                longest_s = self._young_s if self._keeps_some_back else self._interval_s
-                await wait_until(self._attempts.changed, self._clock, longest_s - shortest_s)
+                await wait_until(self._attempts.changed, self._clock, self._longest_s() - shortest_s)
             else:
                 await self._clock.sleep(retries.next())
 
@@ -131,6 +133,11 @@ class Presence:
             attempt.is_detached = False
         self._keeps_some_back = len(told) < len(standing)
         return True
+
+    def _longest_s(self) -> float:
+        if self._keeps_some_back:
+            return self._young_s
+        return self._interval_s if self._attempts.standing else IDLE_INTERVALS * self._interval_s
 
     def _is_young(self, attempt: Attempt) -> bool:
         return attempt.told_at is not None and self._clock.monotonic() - attempt.told_at < self._young_s

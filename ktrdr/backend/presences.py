@@ -26,6 +26,8 @@ _log = structlog.get_logger()
 WRITE_INTERVAL_S = 1.0
 """What has changed is written after so long."""
 _LAST_SEEN_INTERVAL_S = 5.0
+_DETACHED_AFTER = 2 / 3
+"""Of a lease: from then on an agent calls itself detached."""
 _PRUNE_INTERVAL_S = 3600.0
 _KEEP_STOPPED = timedelta(days=1)
 _KEEP_SILENT = timedelta(days=7)
@@ -56,19 +58,19 @@ class Presences:
         store: where agents are recorded.
         clock: for times and intervals.
         offload: where the database is written.
-        silent_after_s: an agent that was not heard of for so long cannot be reached.
+        lease_s: an agent that was not heard of for so long, or for two thirds of it while it held something,
+            cannot be reached.
     """
 
-    def __init__(
-        self, store: OperationStore, *, clock: Clock, offload: Offload, silent_after_s: float
-    ) -> None:
+    def __init__(self, store: OperationStore, *, clock: Clock, offload: Offload, lease_s: float) -> None:
         self._store = store
         self._clock = clock
         self._offload = offload
-        self._silent_after_s = silent_after_s
+        self._idle_silent_after_s = lease_s
+        self._silent_after_s = _DETACHED_AFTER * lease_s
         # Who is there must not seem silent because it is not written yet.
-        self._write_every_s = min(WRITE_INTERVAL_S, silent_after_s / 4)
-        self._write_seen_every_s = min(_LAST_SEEN_INTERVAL_S, silent_after_s / 4)
+        self._write_every_s = min(WRITE_INTERVAL_S, self._silent_after_s / 4)
+        self._write_seen_every_s = min(_LAST_SEEN_INTERVAL_S, self._silent_after_s / 4)
         self._known: dict[str, _Known] = {}  # by sender, who was heard of last at the end
         self._changed: dict[str, _Known] = {}  # by agent: what the database does not say
         self._seen: dict[str, datetime] = {}  # by agent: likewise
@@ -200,7 +202,7 @@ class Presences:
             "slots_total": event.slots_total,
             "slots_busy": event.slots_busy,
             "running": json.dumps([attempt.model_dump(mode="json") for attempt in event.running]),
-            "silent_after_s": self._silent_after_s,
+            "silent_after_s": self._silent_after_s if event.running else self._idle_silent_after_s,
             "said_at": known.said_at,
             "stopped_at": known.last_seen if is_stopped else None,
         }

@@ -53,8 +53,6 @@ from ktrdr.settings import Settings
 _log = structlog.get_logger()
 
 _SWEEP_S = 1.0
-_SILENT_AFTER = 2 / 3
-"""Of a lease: from then on an agent calls itself detached."""
 _DRAIN_S = 2.0
 _DRAIN_POLL_S = 0.02
 
@@ -120,9 +118,7 @@ class Backend:
         self._progress = ProgressRecorder(
             store, clock=clock, offload=offload, on_progress=self._feed.progressed
         )
-        self._presences = Presences(
-            store, clock=clock, offload=offload, silent_after_s=_SILENT_AFTER * settings.lease_s
-        )
+        self._presences = Presences(store, clock=clock, offload=offload, lease_s=settings.lease_s)
         self._submitter = Submitter(settings, store, clock=clock, ids=ids)
         self._transactions = Transactions(store, self.owner, clock=clock, offload=offload)
         self._logs = LogRecorder(self._transactions, clock=clock)

@@ -52,6 +52,32 @@ async def test_a_change_is_told_at_once(
     await agent.stop()
 
 
+class NotingClock(SystemClock):
+    """A clock that notes how long one meant to sleep."""
+
+    def __init__(self) -> None:
+        self.slept = set[float]()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.add(round(seconds, 6))
+        await super().sleep(seconds)
+
+
+async def test_who_holds_nothing_says_so_a_third_as_often(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    around.clock = clock = NotingClock()
+    options = dataclasses.replace(around.options, presence_interval_s=7200.0)
+    agent = around.agent(directory, runner, options=options)
+    await agent.start()
+    await eventually(lambda: 3 * 7200.0 - 0.25 in clock.slept)
+    assert 7200.0 - 0.25 not in clock.slept
+    await around.backend.ask()
+    await eventually(lambda: around.backend.presence and latest(around).running)
+    await eventually(lambda: 7200.0 - 0.25 in clock.slept)
+    await agent.stop()
+
+
 class StillClock(SystemClock):
     """A clock that a test moves; sleeping takes its time."""
 

@@ -91,6 +91,8 @@ async def test_who_holds_attempts_and_falls_silent_is_detached_and_who_holds_non
     await world.pass_time(7)
     assert _agent(world).status is AgentStatus.DETACHED
     assert _agent(world).running[0].claim_id == run.claim_id
+    assert _agent(world, "agent-2").status is AgentStatus.READY
+    await world.pass_time(5)
     assert _agent(world, "agent-2").status is AgentStatus.SILENT
 
 
@@ -130,7 +132,7 @@ async def test_what_one_backend_records_late_undoes_nothing_that_another_has(wor
     )
     draining = ready.model_copy(update={"state": "draining"})
     prompt, late = (
-        Presences(world.store, clock=world.clock, offload=inline, silent_after_s=20.0) for _ in range(2)
+        Presences(world.store, clock=world.clock, offload=inline, lease_s=30.0) for _ in range(2)
     )
     said_at = datetime(2020, 1, 1, tzinfo=UTC)  # by its own clock
 

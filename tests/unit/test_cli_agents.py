@@ -42,7 +42,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
         event = AgentPresence(agent_id=agent_id, **values | fields)
         clock = Shifted(ago)
         with OperationStore.open(settings) as store:
-            presences = Presences(store, clock=clock, offload=inline, silent_after_s=20.0)
+            presences = Presences(store, clock=clock, offload=inline, lease_s=30.0)
             presences.take(event, Envelope(event, "id", f"{agent_id}@box", clock.now()))
             await presences.flush()
 
