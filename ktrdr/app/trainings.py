@@ -1,7 +1,7 @@
 """Accepting trainings: each is decided on, recorded, and handed to whoever carries it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import astuple, replace
 
 import structlog
@@ -11,10 +11,12 @@ from ktrdr.app.embedded import submission_of
 from ktrdr.app.preparing import Preparing
 from ktrdr.app.retrying import decided, training_again
 from ktrdr.backend.dispatching import submitted_as
+from ktrdr.backend.preparation import PreparedTraining
 from ktrdr.backend.records import Idempotency, OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
+from ktrdr.backend.sharing import Shared
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.submitting import Submitter
+from ktrdr.backend.submitting import Submitter, Witness
 from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
@@ -57,12 +59,18 @@ class Trainings:
         self._blobs = blobs
         self._preparing = Preparing(settings, blobs, clock or SystemClock())
         self._submitter = Submitter(settings, store, ids=ids)
+        self._ready: Shared[tuple[PreparedTraining, Decision | None]] = Shared(asyncio.to_thread)
         self._local = local
         self._hosts = hosts
         self._ids = ids
 
     async def submit(
-        self, wish: TrainingWish, *, mode: Mode | None, idempotency_key: str | None = None
+        self,
+        wish: TrainingWish,
+        *,
+        mode: Mode | None,
+        idempotency_key: str | None = None,
+        witness: Witness | None = None,
     ) -> Accepted:
         """Accept a training; when this returns, nothing loses it any more.
 
@@ -73,6 +81,7 @@ class Trainings:
             mode: where; None: as `default_mode` says.
             idempotency_key: what the client calls this request, at most 255 characters; None: each call makes
                 an operation.
+            witness: writes down that it was accepted, if it makes an operation.
 
         Raises:
             StrategyError: the strategy is wrong.
@@ -84,14 +93,25 @@ class Trainings:
             DatabaseUnavailableError: the database cannot be written; nothing was accepted.
         """
 
-        def prepare() -> SubmitTraining:
+        def get_ready() -> tuple[PreparedTraining, Decision | None]:
             decision = self._decide(wish, mode)
-            return submission_of(self._preparing.prepare(wish), wish, self._ids, decision)
+            return self._preparing.prepare(wish), decision
 
-        return await self._accept(prepare, idempotency_key, astuple(wish), mode)
+        async def prepare() -> SubmitTraining:
+            # Who asks for many at once asks for the same with other seeds.
+            same = digest_of((type(wish.strategy).__name__, *astuple(replace(wish, seed=None)), mode))
+            prepared, decision = await self._ready.of(same, get_ready)
+            return submission_of(prepared, wish, self._ids, decision)
+
+        return await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
 
     async def retry(
-        self, operation_id: str, wish: RetryWish, *, idempotency_key: str | None = None
+        self,
+        operation_id: str,
+        wish: RetryWish,
+        *,
+        idempotency_key: str | None = None,
+        witness: Witness | None = None,
     ) -> Accepted:
         """Accept what an operation asked for that failed or was cancelled, once more: as a new operation.
 
@@ -103,6 +123,7 @@ class Trainings:
             operation_id: of the one that is repeated.
             wish: what differs.
             idempotency_key: as for `submit`.
+            witness: likewise.
 
         Raises:
             OperationNotFoundError: there is no such operation.
@@ -119,21 +140,24 @@ class Trainings:
             again = training_again(*self._store.get_request(operation_id), wish, self._blobs)
             return decided(again, self._decide(again.wish, again.mode))
 
-        return await self._accept(prepare, idempotency_key, "retry", operation_id, astuple(wish))
+        idempotency = _idempotency(idempotency_key, "retry", operation_id, wish)
+        return await self._accept(lambda: asyncio.to_thread(prepare), idempotency, witness)
 
     async def _accept(
-        self, prepare: Callable[[], SubmitTraining], idempotency_key: str | None, *wanted: object
+        self,
+        prepare: Callable[[], Awaitable[SubmitTraining]],
+        idempotency: Idempotency | None,
+        witness: Witness | None,
     ) -> Accepted:
         """Submit what is prepared, unless the same was wanted before under the same key."""
-        idempotency = None
-        if idempotency_key is not None:
-            idempotency = Idempotency(idempotency_key, digest_of(wanted))
-            if (known := await asyncio.to_thread(self._submitted_as, idempotency)) is not None:
+        if idempotency is not None:
+            known = await asyncio.to_thread(self._submitted_as, idempotency)
+            if known is not None:
                 return _repeated(known)
         # A client that asks twice wants two, unless it says otherwise by a key.
-        prepared = replace(await asyncio.to_thread(prepare), fingerprint=None, idempotency=idempotency)
+        prepared = replace(await prepare(), fingerprint=None, idempotency=idempotency)
         decision = prepared.decision or _IN_ITS_LANE
-        submission = await self._submit(prepared, decision.where)
+        submission = await self._submit(prepared, decision.where, witness)
         if submission.repeated:
             return _repeated(submission.operation)
         log = _log.warning if decision.is_fallback else _log.info
@@ -159,13 +183,13 @@ class Trainings:
         await asyncio.to_thread(set_default_mode, self._store, mode)
         _log.info("default mode set", mode=mode.value)
 
-    async def _submit(self, prepared: SubmitTraining, where: Place) -> Submission:
+    async def _submit(self, prepared: SubmitTraining, where: Place, witness: Witness | None) -> Submission:
         if where is Place.LOCAL:
-            return await self._local.submit(prepared)
+            return await self._local.submit(prepared, witness=witness)
         if self._hosts is not None:
-            return await self._hosts.submit(prepared)
+            return await self._hosts.submit(prepared, witness=witness)
         # It waits until a backend is there that has a broker.
-        return await asyncio.to_thread(self._submitter.submit, prepared)
+        return await asyncio.to_thread(self._submitter.submit, prepared, witness=witness)
 
     def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision | None:
         if waits_in_lane(wish, mode):
@@ -187,6 +211,14 @@ class Trainings:
     def _submitted_as(self, idempotency: Idempotency) -> OperationRecord | None:
         with self._store.reading() as connection:
             return submitted_as(connection, idempotency)
+
+
+def _idempotency(key: str | None, *wanted: object) -> Idempotency | None:
+    """Return what a request is known by; what is wanted may be dataclasses."""
+    if key is None:
+        return None
+    plain = [astuple(each) if isinstance(each, TrainingWish | RetryWish) else each for each in wanted]
+    return Idempotency(key, digest_of(plain))
 
 
 def _repeated(operation: OperationRecord) -> Accepted:

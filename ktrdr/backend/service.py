@@ -32,7 +32,7 @@ from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
 from ktrdr.backend.steps import StepLog
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.submitting import Submitter
+from ktrdr.backend.submitting import Submitter, Witness
 from ktrdr.backend.subscription import Subscription
 from ktrdr.backend.sweep import Sweep
 from ktrdr.backend.transactions import Transactions
@@ -286,10 +286,14 @@ class Backend:
 
     # --- for clients ------------------------------------------------------------------------------
 
-    async def submit(self, wish: SubmitTraining) -> Submission:
+    async def submit(self, wish: SubmitTraining, *, witness: Witness | None = None) -> Submission:
         """Accept a training; when this returns, nothing loses it any more.
 
         It may be called before `start`: the operation then comes before what `start` takes over.
+
+        Args:
+            wish: what to train.
+            witness: of the operation, unless it was there before.
 
         Raises:
             ModelError: strategy, symbol or timeframe cannot be part of a path.
@@ -299,7 +303,8 @@ class Backend:
             StorageFullError: its disk is full.
         """
         await self._registration.enter()
-        submission = await self._transactions.change(self._submitter.decision(wish, owner=self.owner))
+        decision = self._submitter.decision(wish, owner=self.owner, witness=witness)
+        submission = await self._transactions.change(decision)
         if submission.resumed:
             self._sweep.taken_over(submission.operation)
         else:
@@ -338,6 +343,10 @@ class Backend:
     def is_listening(self) -> bool:
         """Whether the bus is there, as far as is known without asking it."""
         return self._listening.is_listening
+
+    async def settle(self) -> bool:
+        """Return whether the bus is there; see `Listening.settle`."""
+        return await self._listening.settle()
 
     async def next_unfinished(self) -> str | None:
         """Return the oldest operation that this backend carries and that has not ended."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.instances import BROKER_OWNER
-from ktrdr.backend.records import Submission, SubmitTraining
+from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock, SystemClock
@@ -12,6 +12,9 @@ from ktrdr.events import Envelope, TrainingRequested, encode
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.models.directory import version_name
 from ktrdr.settings import Settings
+
+Witness = Callable[[Work, OperationRecord], None]
+"""Writes down that an operation was made, in the transaction that makes it: both are there, or neither."""
 
 
 class Submitter:
@@ -37,7 +40,9 @@ class Submitter:
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
 
-    def submit(self, wish: SubmitTraining, *, owner: str = BROKER_OWNER) -> Submission:
+    def submit(
+        self, wish: SubmitTraining, *, owner: str = BROKER_OWNER, witness: Witness | None = None
+    ) -> Submission:
         """Accept a training; when this returns, nothing loses it any more. Blocks.
 
         By default it goes over the broker: ``ktrdr serve`` publishes it, at once or when it is started. A
@@ -47,6 +52,7 @@ class Submitter:
         Args:
             wish: what to train.
             owner: who carries it.
+            witness: of the operation, unless it was there before.
 
         Raises:
             ModelError: strategy, symbol or timeframe cannot be part of a path.
@@ -55,9 +61,11 @@ class Submitter:
             DatabaseUnavailableError: the database cannot be written.
             StorageFullError: its disk is full.
         """
-        return self._store.change(self.decision(wish, owner=owner), owner=owner)
+        return self._store.change(self.decision(wish, owner=owner, witness=witness), owner=owner)
 
-    def decision(self, wish: SubmitTraining, *, owner: str) -> Callable[[Work], Submission]:
+    def decision(
+        self, wish: SubmitTraining, *, owner: str, witness: Witness | None = None
+    ) -> Callable[[Work], Submission]:
         """Return what records a training in a transaction of its owner; see `submit`."""
         version_name(wish.strategy.name, wish.symbol, wish.timeframe, 1)
         now = self._clock.now()
@@ -86,6 +94,9 @@ class Submitter:
                 unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, owner, is_gone)
                 if unfinished is not None:
                     return Submission(unfinished, resumed=True)
-            return Submission(dispatching.submit(work, wish, request, max_attempts, owner), resumed=False)
+            operation = dispatching.submit(work, wish, request, max_attempts, owner)
+            if witness is not None:
+                witness(work, operation)
+            return Submission(operation, resumed=False)
 
         return action

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.service import Service
+from ktrdr.backend.audit import AuditEntry, audit_entries
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -82,6 +83,11 @@ class Api:
     async def submitted(self, **overrides: Any) -> str:
         """Submit a training that no agent of any kind has, and return its id."""
         return (await self.backend.submit(wish(**overrides))).operation.operation_id
+
+    def audited(self) -> list[AuditEntry]:
+        """Return what HTTP requests have written into the audit log, oldest first."""
+        entries = audit_entries(self.store, limit=100)
+        return [each for each in reversed(entries) if each.status is not None]
 
     async def until(self, operation_id: str, *states: State) -> OperationRecord:
         """Return the operation when it is in one of the states."""

@@ -12,7 +12,6 @@ from sqlalchemy import select
 
 from ktrdr.app.serving import served
 from ktrdr.backend.api.rates import RateLimit
-from ktrdr.backend.audit import AuditEntry, audit_entries
 from ktrdr.backend.tables import access_tokens
 from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.errors import SettingsError
@@ -21,11 +20,6 @@ from tests.unit.backend_cases import settings_in, wish
 
 LIST = "/api/v1/operations"
 CONFIG = "/api/v1/trainings/config"
-
-
-def entries(api: Api) -> list[AuditEntry]:
-    """What HTTP requests have written into the audit log, oldest first."""
-    return [each for each in reversed(audit_entries(api.store, limit=100)) if each.status is not None]
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -241,14 +235,14 @@ async def test_every_write_is_written_down_with_who_what_and_how_it_went(api: Ap
     async with api.client(role=Role.ADMIN) as client:
         await client.put(CONFIG, json={"default_mode": "auto"})
         seen = (await client.get("/api/v1/audit?limit=2")).json()
-    noted = [(entry.action, entry.subject, entry.status, entry.outcome) for entry in entries(api)]
+    noted = [(entry.action, entry.subject, entry.status, entry.outcome) for entry in api.audited()]
     assert noted == [
         ("POST /api/v1/operations/{operation_id}/cancel", operation_id, 200, "done"),
         ("DELETE /api/v1/operations/{operation_id}", "op-unknown", 404, "no-such-operation"),
         ("PUT /api/v1/trainings/config", CONFIG, 403, "wrong-role"),
         ("PUT /api/v1/trainings/config", "default_mode=auto", 200, "done"),
     ]
-    assert {entry.who.partition(" (")[0] for entry in entries(api)} == {"a operator", "a admin"}
+    assert {entry.who.partition(" (")[0] for entry in api.audited()} == {"a operator", "a admin"}
     assert seen["entries"][0]["subject"] == "default_mode=auto"
     assert seen["next_before"] == seen["entries"][-1]["number"]
 
@@ -257,7 +251,7 @@ async def test_what_strangers_try_does_not_fill_the_audit_log(api: Api) -> None:
     async with api.client("") as client:
         await client.post("/api/v1/trainings", json={})
         await client.delete(f"{LIST}/op-1")
-    assert entries(api) == []
+    assert api.audited() == []
 
 
 async def test_a_write_that_meets_a_defect_is_written_down_too(
@@ -272,7 +266,7 @@ async def test_a_write_that_meets_a_defect_is_written_down_too(
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         answer = await client.delete(f"{LIST}/op-1")
     assert (answer.status_code, answer.json()["code"]) == (500, "defect")
-    assert [(entry.status, entry.outcome) for entry in entries(api)] == [(500, "defect")]
+    assert [(entry.status, entry.outcome) for entry in api.audited()] == [(500, "defect")]
 
 
 def test_roles_are_ordered() -> None:

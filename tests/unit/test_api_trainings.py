@@ -1,12 +1,15 @@
 """Trainings by way of the HTTP API, and what is asked before and after: strategies, models, results."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
+from ktrdr.backend.work import Work
 from ktrdr.events import TrainingRequested
 from tests.unit.api_cases import REPOSITORY, Api
 
@@ -81,6 +84,73 @@ async def test_the_same_key_starts_one_training_and_another_wish_under_it_is_ref
     assert first["task_id"] == again["task_id"]
     answer = await start(client, strategy_name="eurusd_momentum", seed=8, key="k-1")
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency-key-taken")
+
+
+async def test_of_requests_that_come_together_each_gets_its_own_answer_and_line_in_the_audit_log(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    good = [{"strategy_name": "eurusd_momentum", "seed": seed} for seed in range(6)]
+    # Whichever of these two is first has the key.
+    rivals = [{"strategy_name": "eurusd_momentum", "seed": seed, "key": "k-1"} for seed in (100, 101)]
+    wrong = [{"strategy_name": "eurusd_momentun"}, {"strategy_yaml": "name: x"}]
+    answers = await asyncio.gather(*(start(client, **each) for each in [*good, *rivals, *wrong]))
+    outcomes = [answer.json().get("code", "done") for answer in answers]
+    assert outcomes[:6] == ["done"] * 6
+    assert sorted(outcomes[6:8]) == ["done", "idempotency-key-taken"]
+    assert outcomes[8:] == ["no-such-strategy", "invalid-strategy"]
+    accepted = {answer.json()["task_id"] for answer in answers if answer.status_code == 202}
+    assert len(accepted) == 7
+    assert {operation.operation_id for operation in api.store.list_operations()} == accepted
+    assert {request_of(api, answer.json()["task_id"]).seed for answer in answers[:6]} == set(range(6))
+    noted = [(entry.status, entry.outcome, entry.subject) for entry in api.audited()]
+    expected = [(202, "done", operation_id) for operation_id in accepted]
+    expected += [(409, "idempotency-key-taken", TRAININGS), (404, "no-such-strategy", TRAININGS)]
+    assert sorted(noted) == sorted([*expected, (400, "invalid-strategy", TRAININGS)])
+    assert {entry.action for entry in api.audited()} == {f"POST {TRAININGS}"}
+
+
+async def test_what_was_accepted_before_is_in_the_audit_log_once_more(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    first = await start(client, strategy_name="eurusd_momentum", seed=7, key="k-1")
+    await start(client, strategy_name="eurusd_momentum", seed=7, key="k-1")
+    subject = first.json()["task_id"]
+    assert [(each.status, each.outcome, each.subject) for each in api.audited()] == [
+        (202, "done", subject)
+    ] * 2
+
+
+async def test_a_training_that_cannot_be_written_into_the_audit_log_is_not_accepted(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    def refuse(work: Work) -> None:
+        work.connection.execute(
+            text("CREATE TRIGGER no_entries BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'no'); END")
+        )
+
+    api.store.change(refuse)
+    answer = await start(client, strategy_name="eurusd_momentum")
+    assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+    assert api.store.list_operations() == []
+    api.store.change(lambda work: work.connection.execute(text("DROP TRIGGER no_entries")) and None)
+    accepted = (await start(client, strategy_name="eurusd_momentum")).json()["task_id"]
+    assert [(entry.status, entry.subject) for entry in api.audited()] == [(202, accepted)]
+
+
+async def test_an_answer_that_fails_after_a_training_was_accepted_is_written_down_too(
+    api: Api, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ktrdr.backend.api.trainings.accepted_view", broken)
+    with pytest.raises(ZeroDivisionError):
+        await start(client, strategy_name="eurusd_momentum")
+    (operation,) = api.store.list_operations()
+    assert [(entry.status, entry.outcome, entry.subject) for entry in api.audited()] == [
+        (202, "done", operation.operation_id),
+        (500, "defect", operation.operation_id),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,15 @@
 from http import HTTPStatus
 
 import structlog
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ktrdr.backend.audit import noting
+from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.submitting import Witness
 from ktrdr.backend.transactions import Transactions
+from ktrdr.backend.wishes import Accepted
+from ktrdr.backend.work import Work
 from ktrdr.errors import KtrdrError
 
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -17,7 +22,8 @@ _log = structlog.get_logger()
 class Audited:
     """Middleware that adds every write of somebody who is known to the audit log, also one that was refused.
 
-    What nobody known has tried is not in it: whoever reaches the port could fill the disk.
+    An operation that was made is in it already, by the transaction that made it: see `witness_of`. What
+    nobody known has tried is not in it: whoever reaches the port could fill the disk.
 
     Args:
         app: what is wrapped.
@@ -36,7 +42,8 @@ class Audited:
         state = scope.setdefault("state", {})
 
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and state.get("writes"):
+            is_start = message["type"] == "http.response.start"
+            if is_start and state.get("writes") and state.get("written_down") != message["status"]:
                 await self._note(scope, message["status"])
             await send(message)
 
@@ -68,6 +75,23 @@ class Audited:
                 outcome=outcome,
                 reason=str(error),
             )
+
+
+def witness_of(request: Request) -> Witness:
+    """Return what adds a request to the audit log with the operation that it makes, as one that was done."""
+    action = f"{request.method} {route_of(request.scope)}"
+
+    def witness(work: Work, operation: OperationRecord) -> None:
+        noting(request.state.principal, action, operation.operation_id, "done", HTTPStatus.ACCEPTED)(work)
+
+    return witness
+
+
+def was_written_down(request: Request, accepted: Accepted) -> None:
+    """Take note that the witness of a request has done its part, if the request has made an operation."""
+    request.state.subject = accepted.operation.operation_id
+    if accepted.created:
+        request.state.written_down = HTTPStatus.ACCEPTED
 
 
 def route_of(scope: Scope) -> str:

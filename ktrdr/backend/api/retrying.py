@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ktrdr.backend.api.access import Access
+from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.operations import NAME, OperationId
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.trainings import IdempotencyKey, TrainingAccepted, accepted_view
@@ -50,8 +51,9 @@ def retrying_router(service: Service, access: Access) -> APIRouter:
             operation_id,
             RetryWish(wish.execution_mode, wish.require_gpu, wish.lane, wish.seed),
             idempotency_key=idempotency_key,
+            witness=witness_of(request),
         )
-        request.state.subject = accepted.operation.operation_id
+        was_written_down(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{accepted.operation.operation_id}"
         return accepted_view(accepted, (accepted.operation.timeframe,))
 

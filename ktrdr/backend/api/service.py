@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.submitting import Witness
 from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Mode
@@ -25,12 +26,22 @@ class Trainings(Protocol):
     """What accepts trainings, and decides where they run."""
 
     async def submit(
-        self, wish: TrainingWish, *, mode: Mode | None, idempotency_key: str | None = None
+        self,
+        wish: TrainingWish,
+        *,
+        mode: Mode | None,
+        idempotency_key: str | None = None,
+        witness: Witness | None = None,
     ) -> Accepted:
         """Accept a training; when this returns, nothing loses it any more."""
 
     async def retry(
-        self, operation_id: str, wish: RetryWish, *, idempotency_key: str | None = None
+        self,
+        operation_id: str,
+        wish: RetryWish,
+        *,
+        idempotency_key: str | None = None,
+        witness: Witness | None = None,
     ) -> Accepted:
         """Accept what an operation asked for that failed or was cancelled, once more."""
 

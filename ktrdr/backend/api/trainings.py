@@ -1,13 +1,16 @@
 """Trainings: started, and where they run by default."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from starlette.concurrency import run_in_threadpool
 
 from ktrdr.backend.api.access import Access
+from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.operations import NAME
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.strategies import (
@@ -18,6 +21,7 @@ from ktrdr.backend.api.strategies import (
     strategy_file,
 )
 from ktrdr.backend.api.views import OperationDetail, detail
+from ktrdr.backend.sharing import Shared
 from ktrdr.backend.tokens import Role
 from ktrdr.backend.wishes import Accepted, DefaultMode, StrategyText, TrainingWish
 from ktrdr.training.execution_mode_selector import Mode, Place
@@ -122,6 +126,10 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
     """Return the routes."""
     router = APIRouter(prefix="/api/v1/trainings", tags=["trainings"])
     trainings = service.trainings
+    finding: Shared[Path] = Shared(run_in_threadpool)
+
+    async def find(strategy: str) -> Path:
+        return await finding.of(strategy, lambda: strategy_file(service.settings.strategies_dir, strategy))
 
     async def start(
         request: Request,
@@ -130,10 +138,13 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
     ) -> TrainingAccepted:
         accepted = await trainings.submit(
-            _wish(wish, service), mode=wish.execution_mode, idempotency_key=idempotency_key
+            await _wish(wish, find),
+            mode=wish.execution_mode,
+            idempotency_key=idempotency_key,
+            witness=witness_of(request),
         )
         operation_id = accepted.operation.operation_id
-        request.state.subject = operation_id
+        was_written_down(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{operation_id}"
         return accepted_view(accepted, wish.timeframes or (accepted.operation.timeframe,))
 
@@ -162,10 +173,10 @@ def _config(default: DefaultMode) -> TrainingConfigAnswer:
     return TrainingConfigAnswer(default_mode=default.mode, source=default.source)
 
 
-def _wish(wish: StartTraining, service: Service) -> TrainingWish:
+async def _wish(wish: StartTraining, find: Callable[[str], Awaitable[Path]]) -> TrainingWish:
     strategy: Any
     if wish.strategy_name is not None and wish.strategy_yaml is None:
-        strategy = strategy_file(service.settings.strategies_dir, wish.strategy_name)
+        strategy = await find(wish.strategy_name)
     elif wish.strategy_yaml is not None and wish.strategy_name is None:
         strategy = StrategyText(wish.strategy_yaml)
     else:
