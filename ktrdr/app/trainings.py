@@ -98,6 +98,8 @@ class Trainings:
             return self._preparing.prepare(wish), decision
 
         async def prepare() -> SubmitTraining:
+            if mode is not Mode.LOCAL:
+                await self._settle()
             # Who asks for many at once asks for the same with other seeds.
             same = digest_of((type(wish.strategy).__name__, *astuple(replace(wish, seed=None)), mode))
             prepared, decision = await self._ready.of(same, get_ready)
@@ -136,12 +138,16 @@ class Trainings:
             DatabaseUnavailableError: the database cannot be written; nothing was accepted.
         """
 
-        def prepare() -> SubmitTraining:
+        def get_ready() -> SubmitTraining:
             again = training_again(*self._store.get_request(operation_id), wish, self._blobs)
             return decided(again, self._decide(again.wish, again.mode))
 
+        async def prepare() -> SubmitTraining:
+            await self._settle()
+            return await asyncio.to_thread(get_ready)
+
         idempotency = _idempotency(idempotency_key, "retry", operation_id, wish)
-        return await self._accept(lambda: asyncio.to_thread(prepare), idempotency, witness)
+        return await self._accept(prepare, idempotency, witness)
 
     async def _accept(
         self,
@@ -190,6 +196,11 @@ class Trainings:
             return await self._hosts.submit(prepared, witness=witness)
         # It waits until a backend is there that has a broker.
         return await asyncio.to_thread(self._submitter.submit, prepared, witness=witness)
+
+    async def _settle(self) -> None:
+        # A consumer that begins anew just now is no reason to train elsewhere.
+        if self._hosts is not None:
+            await self._hosts.settle()
 
     def _decide(self, wish: TrainingWish, mode: Mode | None) -> Decision | None:
         if waits_in_lane(wish, mode):

@@ -8,6 +8,7 @@ import structlog
 
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.subscription import Subscription
+from ktrdr.backend.waiting import wait_for_any
 from ktrdr.bus.port import Bus
 from ktrdr.bus.topology import REQUESTS, shared_topology
 from ktrdr.clock import Clock
@@ -89,6 +90,15 @@ class Listening:
     def is_listening(self) -> bool:
         """Whether any queue is being read."""
         return any(subscription.listening for subscription in self.subscriptions)
+
+    async def settle(self) -> bool:
+        """Return whether any queue is being read.
+
+        What was lost, or first looked for, only just now has as long to come as a message to be confirmed.
+        """
+        deaf_since = max(subscription.deaf_since for subscription in self.subscriptions)
+        left_s = deaf_since + self._timeout_s - self._clock.monotonic()
+        return await wait_for_any([each.reading for each in self.subscriptions], self._clock, left_s)
 
     def last_idle(self) -> float:
         """Return when everything was last read and done, in monotonic seconds; now, if it is."""

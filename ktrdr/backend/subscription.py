@@ -102,8 +102,15 @@ class Subscription:
         self._last_idle = float("-inf")
         self._in_hand: set[asyncio.Task[None]] = set()
         self._last_of: dict[str, asyncio.Task[None]] = {}
-        self.listening = False
+        self.reading = asyncio.Event()
+        """Set while the queue is being read."""
+        self.deaf_since = float("-inf")
+        """Since when it is not, if it is not, in monotonic seconds."""
+
+    @property
+    def listening(self) -> bool:
         """Whether the queue is being read."""
+        return self.reading.is_set()
 
     def last_idle(self) -> float:
         """Return when everything was last read and done, in monotonic seconds; now, if it is.
@@ -142,6 +149,7 @@ class Subscription:
             BusClosedError: the bus was closed.
         """
         absence_s = _FIRST_ABSENCE_S
+        self.deaf_since = self._clock.monotonic()
         was_lost = False
         told = ""
         async with asyncio.TaskGroup() as group:
@@ -160,7 +168,7 @@ class Subscription:
                 except BusError as error:
                     reason = str(error)
                 else:
-                    self.listening = True
+                    self.reading.set()
                     began = self._clock.monotonic()
                     if was_lost:
                         _log.info("listening again", queue=self._source.queue)
@@ -195,7 +203,8 @@ class Subscription:
         except BusError as error:
             _log.debug("consumer failed", queue=self._source.queue, reason=str(error))
         finally:
-            self.listening = False
+            self.reading.clear()
+            self.deaf_since = self._clock.monotonic()
             self._waiting_since = None
             await _settled(consumer.cancel())
 

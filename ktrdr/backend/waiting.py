@@ -1,7 +1,7 @@
 """Waiting for an event or a time, and calling what blocks, on the caller's clock and threads."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,16 +21,20 @@ async def wait_for(event: asyncio.Event, clock: Clock, seconds: float | None) ->
     """Return whether the event was set within so many seconds; None: without a limit."""
     if seconds is None:
         return await event.wait()
-    if event.is_set() or seconds <= 0:
-        return event.is_set()
-    waiting = asyncio.ensure_future(event.wait())
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        sleeping.cancel()
-    return event.is_set()
+    return await wait_for_any((event,), clock, seconds)
+
+
+async def wait_for_any(events: Sequence[asyncio.Event], clock: Clock, seconds: float) -> bool:
+    """Return whether one of the events was set within so many seconds."""
+    if not any(event.is_set() for event in events) and seconds > 0:
+        until: list[Awaitable[object]] = [clock.sleep(seconds), *(event.wait() for event in events)]
+        waiting = [asyncio.ensure_future(each) for each in until]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+    return any(event.is_set() for event in events)
 
 
 class Turns:

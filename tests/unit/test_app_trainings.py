@@ -84,7 +84,7 @@ async def test_without_an_agent_it_falls_back_at_once(both: Both) -> None:
 async def test_while_the_broker_is_away_it_falls_back_at_once(both: Both) -> None:
     await _present(both)
     await both.line.cut()
-    await both.world.pass_time(2)
+    await both.world.pass_time(6)
     accepted = await _trainings(both).submit(WISH, mode=Mode.HOST)
     assert accepted.decision.where is Place.LOCAL
     assert "the broker cannot be reached" in accepted.decision.reason
@@ -92,6 +92,22 @@ async def test_while_the_broker_is_away_it_falls_back_at_once(both: Both) -> Non
     await both.world.pass_time()
     assert run.request.operation_id == accepted.operation.operation_id
     assert both.get(run.request.operation_id).state is State.RUNNING
+
+
+async def test_a_connection_that_was_lost_just_now_is_waited_for(both: Both) -> None:
+    await _present(both)
+    await both.line.cut()
+    submitting = asyncio.create_task(_trainings(both).submit(WISH, mode=Mode.HOST))
+    await both.world.pass_time(1)
+    assert not submitting.done()
+    both.line.mend()
+    await both.world.pass_time(2)
+    assert (await submitting).decision.where is Place.HOST
+
+
+async def test_what_is_to_run_here_waits_for_no_broker(both: Both) -> None:
+    await both.line.cut()
+    assert (await _trainings(both).submit(WISH, mode=Mode.LOCAL)).decision.where is Place.LOCAL
 
 
 async def test_without_a_broker_everything_runs_here(both: Both) -> None:
