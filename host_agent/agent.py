@@ -124,6 +124,7 @@ class HostAgent:
             slots=options.slots,
             listening=self._control.listening,
             interval_s=options.presence_interval_s,
+            lease_s=options.lease_s,
             clock=clock,
             rng=rng,
         )

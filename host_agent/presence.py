@@ -24,7 +24,7 @@ _YOUNG_S = 2.0
 the answer to a short job, and have the backend look up what it is about to know or knows no more."""
 
 IDLE_INTERVALS = 3
-"""So many intervals pass before one that holds nothing, and so renews no lease, speaks again."""
+"""So many pass, within half a lease, before one that holds nothing, and so renews none, speaks again."""
 
 _log = structlog.get_logger()
 
@@ -40,6 +40,7 @@ class Presence:
         slots: how many trainings it runs at a time.
         listening: set while orders reach the agent; before the first time it is not there for anyone.
         interval_s: between two events, at most, while it holds something.
+        lease_s: of an attempt; a backend takes one that is silent for so long for gone, whatever it holds.
         clock: for the interval.
         rng: spreads what is tried again.
     """
@@ -54,6 +55,7 @@ class Presence:
         slots: int,
         listening: asyncio.Event,
         interval_s: float,
+        lease_s: float,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -64,6 +66,7 @@ class Presence:
         self._slots = slots
         self._listening = listening
         self._interval_s = interval_s
+        self._idle_interval_s = max(interval_s, min(IDLE_INTERVALS * interval_s, lease_s / 2))
         self._young_s = min(_YOUNG_S, interval_s)
         self._clock = clock
         self._rng = rng
@@ -137,7 +140,7 @@ class Presence:
     def _longest_s(self) -> float:
         if self._keeps_some_back:
             return self._young_s
-        return self._interval_s if self._attempts.standing else IDLE_INTERVALS * self._interval_s
+        return self._interval_s if self._attempts.standing else self._idle_interval_s
 
     def _is_young(self, attempt: Attempt) -> bool:
         return attempt.told_at is not None and self._clock.monotonic() - attempt.told_at < self._young_s

@@ -114,7 +114,8 @@ class Settings(BaseSettings):
     )
     presence_interval_s: Annotated[float, Field(gt=0)] = Field(
         default=5.0,
-        description="Seconds between two presence events of an agent; thrice as long while it holds nothing.",
+        description="Seconds between two presence events of an agent; thrice as long, within half a lease, "
+        "while it holds nothing.",
     )
     cancel_grace_s: Annotated[float, Field(ge=0)] = Field(
         default=3.0, description="A runner that ignores a cancellation for so long is killed."

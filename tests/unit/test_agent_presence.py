@@ -67,7 +67,7 @@ async def test_who_holds_nothing_says_so_a_third_as_often(
     around: World, directory: AgentDirectory, runner: ScriptedRunner
 ) -> None:
     around.clock = clock = NotingClock()
-    options = dataclasses.replace(around.options, presence_interval_s=7200.0)
+    options = dataclasses.replace(around.options, presence_interval_s=7200.0, lease_s=50_000.0)
     agent = around.agent(directory, runner, options=options)
     await agent.start()
     await eventually(lambda: 3 * 7200.0 - 0.25 in clock.slept)
@@ -75,6 +75,17 @@ async def test_who_holds_nothing_says_so_a_third_as_often(
     await around.backend.ask()
     await eventually(lambda: around.backend.presence and latest(around).running)
     await eventually(lambda: 7200.0 - 0.25 in clock.slept)
+    await agent.stop()
+
+
+async def test_who_holds_nothing_speaks_twice_within_a_lease(
+    around: World, directory: AgentDirectory, runner: ScriptedRunner
+) -> None:
+    around.clock = clock = NotingClock()
+    options = dataclasses.replace(around.options, presence_interval_s=5000.0, lease_s=20_000.0)
+    agent = around.agent(directory, runner, options=options)
+    await agent.start()
+    await eventually(lambda: 10_000.0 - 0.25 in clock.slept)
     await agent.stop()
 
 
