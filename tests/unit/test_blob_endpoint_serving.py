@@ -245,6 +245,48 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for(served: Served) -> Non
         eventually(is_cut_off, within_s=LIMIT_S, otherwise="it is still listened to")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nX-Large: " + b"x" * 1024,
+        b"GET /" + b"x" * 1024,
+        # After the parts of a body too.
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Large: x",
+    ],
+    ids=["a header", "a path", "a trailer"],
+)
+def test_a_head_that_is_too_large_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "_HEAD_S", 10 * LIMIT_S)  # it has time
+    with blob_server(tmp_path / "blobs") as served, connection(served) as client:
+        client.sendall(sent)
+        with pytest.raises(ConnectionError):
+            client.sendall(b"x" * 64 * MIB)
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_their_order(served: Served) -> None:
+    paths = ["/health/live", "/nowhere"] * 3
+    with connection(served) as client:
+        client.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
+        answer = b""
+        while answer.count(b"HTTP/1.1 ") < 6:
+            answer += client.recv(65536)
+    statuses = [each[:3] for each in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"404"] * 3
+
+
+def test_no_more_than_some_requests_wait_for_answers(served: Served) -> None:
+    with connection(served) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        answer = b""
+        with suppress(ConnectionError):
+            while chunk := client.recv(65536):
+                answer += chunk
+    assert b"HTTP/1.1 400 " in answer
+    assert answer.count(b"HTTP/1.1 200 ") < 500
+
+
 def test_a_body_that_does_not_go_on_is_answered_and_what_has_come_is_kept(served: Served) -> None:
     with connection(served) as client:
         client.sendall(raw_request(len(CONTENT), CONTENT[:300_000]))

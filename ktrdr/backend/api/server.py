@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-import h11
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ktrdr.addresses import is_loopback
 from ktrdr.errors import SettingsError
@@ -21,6 +21,7 @@ from ktrdr.settings import Settings
 _HEAD_S = 10.0
 _UNREAD_S = 30.0
 _MAX_HEAD_BYTES = 16 * 1024
+_MAX_PIPELINED = 16
 _MAX_CONNECTIONS = 4096
 _KEEP_ALIVE_S = 75
 
@@ -87,7 +88,6 @@ async def serving(
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=stop_within_s,
-        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
         ssl_certfile=certificate.chain if certificate else None,
         ssl_keyfile=certificate.key if certificate else None,
     )
@@ -132,19 +132,36 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _ImpatientProtocol(H11Protocol):
-    """Closes connections whose client neither asks nor reads; uvicorn itself waits for ever."""
+class _ImpatientProtocol(HttpToolsProtocol):
+    """Closes connections whose client neither asks nor reads, or asks for too much; uvicorn waits for ever.
+
+    What is no part of a body may have `_MAX_HEAD_BYTES`: a head, and what frames the parts of a body.
+    """
 
     _asking: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _framing_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its parent
         super().connection_made(transport)
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
+        self._framing_bytes += len(data)
         super().data_received(data)
+        if self._framing_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
         self._watch_head()
+
+    def on_headers_complete(self) -> None:
+        self._framing_bytes = 0
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many requests without waiting for an answer")  # answered with 400
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -161,7 +178,8 @@ class _ImpatientProtocol(H11Protocol):
 
     def _watch_head(self) -> None:
         """Limit the time from the first byte of a request, or the connection, to the end of its head."""
-        if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # before the first request there is none
+        if cycle is not None and not cycle.response_complete:
             self._cancel(self._asking)
             self._asking = None
         elif self._asking is None:
