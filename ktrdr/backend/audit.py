@@ -43,7 +43,7 @@ def noting(
     }
 
     def action_of(work: Work) -> None:
-        work.connection.execute(_INSERT, {"at": work.now, **values})
+        work.insert(_INSERT, {"at": work.now, **values})
 
     return action_of
 

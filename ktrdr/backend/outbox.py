@@ -91,7 +91,6 @@ class Outbox:
         with self._store.reading() as connection:
             return [
                 OutgoingEvent(
-                    row_id=row.id,
                     event_id=row.event_id,
                     operation_id=row.operation_id,
                     owner=self._owner,
@@ -144,7 +143,7 @@ class Outbox:
         return await self._transactions.change(action)
 
     def _update(self, work: Work, outgoing: OutgoingEvent, **values: object) -> None:
-        where = {"of_row": outgoing.row_id, "of_event": outgoing.event_id}
+        where = {"of_event": outgoing.event_id}
         work.connection.execute(UPDATE_OUTGOING, {**where, "tries": outgoing.tries + 1, **values})
 
     def _note(self, work: Work, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:

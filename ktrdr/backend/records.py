@@ -236,7 +236,6 @@ class ModelRecord:
 class OutgoingEvent:
     """What is to be published: one row of the outbox."""
 
-    row_id: int
     event_id: str
     operation_id: str
     owner: str

@@ -97,9 +97,7 @@ OUTGOING = (
     .where(outbox.c.id.in_(bindparam("of_rows", expanding=True)), outbox.c.sent_at.is_(None))
     .order_by(outbox.c.id)
 )
-UPDATE_OUTGOING = update(outbox).where(
-    outbox.c.id == bindparam("of_row"), outbox.c.event_id == bindparam("of_event")
-)
+UPDATE_OUTGOING = update(outbox).where(outbox.c.event_id == bindparam("of_event"))
 NEWEST_REQUEST = (
     select(outbox.c.event_id)
     .where(outbox.c.operation_id == _of_operation, outbox.c.type == _REQUESTED)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from ktrdr.backend import cancelling
+from ktrdr.backend.additions import Additions
 from ktrdr.backend.catalog import ModelCatalog
 from ktrdr.backend.commit_watch import CommitWatch
 from ktrdr.backend.conflicts import ConflictError
@@ -361,10 +362,12 @@ class OperationStore:
         # Several may hold what others wait for: rather than to wait with it, each is done on its own.
         with self._database.write(patient=len(actions) == 1) as connection:
             now = self._clock.now()
+            additions = Additions(connection)
             works = [
-                Work(connection, now=now, ids=self._ids, owner=owner, publishers=claimants) for _ in actions
+                Work(additions, now=now, ids=self._ids, owner=owner, publishers=claimants) for _ in actions
             ]
             results = [action(work) for action, work in zip(actions, works, strict=True)]
+            additions.written()
         for each, publisher in publishers.items():
             if outgoing := [event for work in works for event in work.outgoing if event.owner == each]:
                 publisher.tell(outgoing)

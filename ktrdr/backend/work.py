@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, CursorResult, Select
+from sqlalchemy import Connection, Insert, Select
 
 from ktrdr.backend import statements
+from ktrdr.backend.additions import Additions
 from ktrdr.backend.conflicts import ConflictError
 from ktrdr.backend.lookup import no_such_operation
 from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
@@ -39,7 +40,7 @@ class Work:
     """What one transaction reads and writes; all of it is committed, or none.
 
     Args:
-        connection: in a write transaction.
+        additions: to a write transaction, which other actions may have a part in.
         now: the moment under which it is recorded.
         ids: makes the ids of the events that are sent.
         owner: on whose bus answers are sent; None in a process that has no bus.
@@ -48,20 +49,29 @@ class Work:
 
     def __init__(
         self,
-        connection: Connection,
+        additions: Additions,
         *,
         now: datetime,
         ids: IdFactory,
         owner: str | None,
         publishers: Mapping[str, str],
     ) -> None:
-        self.connection = connection
+        self._additions = additions
         self.now = now
         self.owner = owner
         self._publishers = publishers
         self.outgoing: list[OutgoingEvent] = []
         """What is to be published after the commit, in the order of the decisions."""
         self._ids = ids
+
+    @property
+    def connection(self) -> Connection:
+        """Of the transaction; what was added by now is written."""
+        return self._additions.written()
+
+    def insert(self, statement: Insert, row: dict[str, Any]) -> None:
+        """Add a row that nothing depends on but what uses `connection` later."""
+        self._additions.add(statement, row)
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -123,7 +133,7 @@ class Work:
             "created_at": operation.created_at,
             "updated_at": operation.updated_at,
         }
-        self.connection.execute(statements.INSERT_OPERATION, values)
+        self.insert(statements.INSERT_OPERATION, values)
 
     def request(self, operation_id: str) -> TrainingRequested:
         """Return the request of the first attempt."""
@@ -233,7 +243,7 @@ class Work:
             "agent_id": agent_id,
             "message": message,
         }
-        self.connection.execute(statements.INSERT_HISTORY, values)
+        self.insert(statements.INSERT_HISTORY, values)
 
     def first_time(self, event_id: str, event: OperationEvent) -> bool:
         """Return whether the event was not received before, and remember it."""
@@ -266,10 +276,8 @@ class Work:
             # Else whoever sees it first.
             "claimed_by": self._publishers.get(carrier),
         }
-        inserted = self.connection.execute(statements.INSERT_OUTGOING, values)
-        self.outgoing.append(
-            OutgoingEvent(_row_id(inserted), event_id, event.operation_id, carrier, event, delay_s)
-        )
+        self.insert(statements.INSERT_OUTGOING, values)
+        self.outgoing.append(OutgoingEvent(event_id, event.operation_id, carrier, event, delay_s))
 
     def newest_request(self, operation_id: str) -> str | None:
         """Return the event id of the request that was decided on last, published or not."""
@@ -293,9 +301,3 @@ def _of(claim: Claim) -> dict[str, Any]:
         "of_attempt": claim.attempt,
         "of_claim": claim.claim_id,
     }
-
-
-def _row_id(inserted: CursorResult[Any]) -> int:
-    assert inserted.inserted_primary_key is not None  # of one row there is one
-    row_id: int = inserted.inserted_primary_key[0]
-    return row_id

@@ -11,11 +11,13 @@ import pytest
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from ktrdr.backend.audit import audit_entries, noting
 from ktrdr.backend.database import Database
 from ktrdr.backend.instances import Instances
 from ktrdr.backend.schema import ensure_schema
+from ktrdr.backend.statements import INSERT_HISTORY
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.tables import inbox
+from ktrdr.backend.tables import audit_log, inbox
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
 from ktrdr.errors import DatabaseUnavailableError, StoreError
@@ -112,6 +114,44 @@ async def test_a_failure_is_that_of_its_own_change_only(world: World) -> None:
     assert isinstance(results[3], DatabaseUnavailableError)
     assert isinstance(results[3].__cause__, IntegrityError)
     assert world.noted() == ["a", "b", "c", "first"]
+
+
+def _audited(who: str) -> Callable[[Work], None]:
+    return noting(who, "tried", "something", "done")
+
+
+async def test_a_row_that_cannot_be_added_is_the_failure_of_its_own_change_only(world: World) -> None:
+    def of_nothing(work: Work) -> None:
+        row = {"operation_id": "op-none", "at": work.now, "kind": "failed", "attempt": 1, "agent_id": None}
+        work.insert(INSERT_HISTORY, {**row, "message": "there is no such operation"})
+
+    tasks = await world.together(_audited("a"), of_nothing, _audited("b"), _note("c"))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [results[0], results[2], results[3]] == [None, None, "c"]
+    assert isinstance(results[1], DatabaseUnavailableError)
+    assert isinstance(results[1].__cause__, IntegrityError)
+    assert [entry.who for entry in audit_entries(world.store, limit=10)] == ["b", "a"]
+    assert world.noted() == ["c", "first"]
+
+
+async def test_what_was_added_before_is_found_in_the_same_transaction(world: World) -> None:
+    def how_many(work: Work) -> int:
+        _audited("me")(work)
+        return work.connection.execute(select(func.count()).select_from(audit_log)).scalar_one()
+
+    tasks = await world.together(_audited("a"), how_many, _audited("b"), how_many)
+    assert await asyncio.gather(*tasks) == [None, 2, None, 4]
+    assert world.database.begun == 2
+
+
+async def test_what_is_added_is_undone_with_the_rest(world: World) -> None:
+    def fails(work: Work) -> None:
+        _audited("me")(work)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await world.transactions.change(fails)
+    assert audit_entries(world.store, limit=10) == []
 
 
 async def test_a_change_that_fails_undoes_what_it_did(world: World) -> None:
