@@ -38,7 +38,7 @@ def default_mode(settings: Settings, store: OperationStore | None) -> DefaultMod
     """
     stored = None
     if store is not None:
-        with store.reading() as connection:
+        with store.looking_up() as connection:
             stored = read_value(connection, DEFAULT_MODE)
     if stored is not None:
         return DefaultMode(Mode(stored), "set at run time")

@@ -45,12 +45,14 @@ class Database:
         self._writing = threading.Lock()
         self._engine = self._make_engine(parsed)
         if self.path is not None:
-            self._read_engine = self._engine
+            self._read_engine = self._look_up_engine = self._engine
         else:
             # By default each statement would see another state.
             self._read_engine = self._engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+            # To begin and to end a transaction are a round trip each.
+            self._look_up_engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._write_engine = self._engine.execution_options(**{WRITES: True})
         assert self._engine.dialect.dbapi is not None
         self._driver_error: type[Exception] = self._engine.dialect.dbapi.Error
@@ -73,6 +75,12 @@ class Database:
             DatabaseUnavailableError: it is locked, unreadable or away.
         """
         with self._translated(), self._read_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def look_up(self) -> Iterator[Connection]:
+        """A connection for queries each of which may see another state; raises as `read` does."""
+        with self._translated(), self._look_up_engine.begin() as connection:
             yield connection
 
     @contextmanager

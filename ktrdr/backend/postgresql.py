@@ -1,9 +1,12 @@
 """The operations database on a server of PostgreSQL: connections, and what their errors mean."""
 
+import select
+
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from ktrdr.backend.conflicts import ConflictError
 from ktrdr.errors import DatabaseUnavailableError, StorageFullError, StoreError
@@ -47,8 +50,9 @@ def postgresql_engine(url: URL, *, busy_timeout_s: float) -> Engine:
         connection.commit()
 
     options = {name: value for name, value in _OPTIONS.items() if name not in url.query}
-    engine = create_engine(url, pool_pre_ping=True, connect_args=options)
+    engine = create_engine(url, connect_args=options)
     event.listen(engine, "connect", set_up)
+    event.listen(engine, "checkout", _replace_if_ended)
     return engine
 
 
@@ -101,6 +105,22 @@ def postgresql_error(cause: BaseException | None, name: str, busy_timeout_s: flo
             f"The database {name} reports: {said}.", fix="Look into the log of the server, and try again."
         )
     return _not_connected(said, name)
+
+
+def _replace_if_ended(
+    connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Have the pool make a connection anew that ended while nobody used it.
+
+    A server says nothing unasked but that it ends the connection, or that it was reloaded. To look whether it
+    has said anything takes microseconds; to ask it whether it is there, a round trip for each transaction.
+    """
+    if connection.closed:
+        raise DisconnectionError
+    said = select.poll()
+    said.register(connection.fileno(), select.POLLIN)
+    if said.poll(0):
+        raise DisconnectionError
 
 
 def _not_connected(said: str, name: str) -> DatabaseUnavailableError:

@@ -166,7 +166,7 @@ class OperationStore:
         Raises:
             OperationNotFoundError: there is none.
         """
-        with self._database.read() as connection:
+        with self._database.look_up() as connection:
             row = connection.execute(OPERATION, {"of_operation": operation_id}).one_or_none()
         if row is None:
             raise no_such_operation(operation_id)
@@ -194,7 +194,7 @@ class OperationStore:
 
     def find_request(self, operation_id: str) -> tuple[OperationRecord, TrainingRequested] | None:
         """Return an operation and the request of its first attempt, if there is one."""
-        with self._database.read() as connection:
+        with self._database.look_up() as connection:
             row = connection.execute(OPERATION_AND_REQUEST, {"of_operation": operation_id}).one_or_none()
         if row is None:
             return None
@@ -291,6 +291,10 @@ class OperationStore:
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a transaction that sees one state of the database, for queries of one's own."""
         return self._database.read()
+
+    def looking_up(self) -> AbstractContextManager[Connection]:
+        """Return a connection for queries each of which may see another state: cheaper, where one is all."""
+        return self._database.look_up()
 
     def watch_commits(self) -> CommitWatch:
         """Return what tells whether anybody, in any process, has committed."""

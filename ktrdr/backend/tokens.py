@@ -147,7 +147,7 @@ class AccessTokens:
 
     def recognise_all(self, shown: Sequence[str]) -> Sequence[AccessToken | None]:
         """Return of each what `recognise` returns."""
-        with self._store.reading() as connection:
+        with self._store.looking_up() as connection:
             return [self._recognise(connection, secret) for secret in shown]
 
     def _recognise(self, connection: Connection, secret: str) -> AccessToken | None:

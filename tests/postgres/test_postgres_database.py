@@ -183,6 +183,28 @@ def test_nobody_counts_as_gone_right_after_the_server_was_started(
 
 
 @pytest.mark.fault
+def test_connections_that_the_server_has_ended_meanwhile_are_made_anew(
+    database: Database, postgres_url: str
+) -> None:
+    def use_three_at_once(name: str) -> None:
+        with database.write() as writing, database.read() as reading, database.look_up() as looking_up:
+            _note(writing, name)
+            for connection in (reading, looking_up):
+                connection.execute(select(inbox.c.event_id)).all()
+
+    use_three_at_once("before")
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        theirs = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        assert len(other.execute(f"SELECT pg_terminate_backend(pid) {theirs}").fetchall()) == 3
+        eventually(
+            lambda: not other.execute(f"SELECT pid {theirs}").fetchall(),
+            within_s=WITHIN_S,
+            otherwise="the server goes on with them",
+        )
+    use_three_at_once("after")
+    assert _notes(database) == ["after", "before"]
+
+
 def test_a_server_that_is_killed_and_comes_back_is_used_again(tmp_path: Path) -> None:
     with PrivatePostgres() as server:
         settings = settings_in(tmp_path, database_url=server.url)
