@@ -16,7 +16,7 @@ from ktrdr.backend.api.blobs import blobs_router
 from ktrdr.backend.api.docs import docs_router
 from ktrdr.backend.api.events import Tellings
 from ktrdr.backend.api.fleet import fleet_router
-from ktrdr.backend.api.health import health_router
+from ktrdr.backend.api.health import HealthFirst, health_router, readiness_of
 from ktrdr.backend.api.limits import BodyLimit, StalledSenders
 from ktrdr.backend.api.logs import logs_router
 from ktrdr.backend.api.metrics import HttpMetrics, metrics_registry, metrics_router
@@ -78,6 +78,7 @@ def create_app(
         )
     uploads = Uploads(store, limit_bytes=max_blob_bytes) if store is not None else None
     clock = clock or SystemClock()
+    readiness = readiness_of(service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,6 +86,8 @@ def create_app(
         try:
             yield
         finally:
+            if readiness is not None:
+                readiness.close()
             if sweeping is not None:
                 sweeping.cancel()
                 with suppress(asyncio.CancelledError):
@@ -113,7 +116,8 @@ def create_app(
         _add_service(app, service, clock, unprotected=unprotected)
     app.add_middleware(StalledSenders, idle_s=idle_s, body_s=_BODY_S)
     answer_problems(app)
-    app.include_router(health_router(service))
+    app.add_middleware(HealthFirst, readiness=readiness)
+    app.include_router(health_router(readiness))
     if uploads is not None:
         of_agents = [] if token is None else [Depends(bearer(token))]
         app.include_router(blobs_router(uploads), dependencies=of_agents)

@@ -1,11 +1,22 @@
 """Whether the backend is there, and whether it can work."""
 
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ktrdr.backend.api.service import Service
+from ktrdr.backend.sharing import Shared
+from ktrdr.backend.waiting import T
+
+_LIVE, _READY = "/health/live", "/health/ready"
+_GOOD_FOR_S = 1.0
+_ASKED_AGAIN_AFTER_S = 0.5
 
 
 class Health(BaseModel):
@@ -14,20 +25,109 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def health_router(service: Service | None) -> APIRouter:
-    """Return the routes, which ask for no token; without a service only that of a process."""
-    router = APIRouter(prefix="/health", tags=["health"])
+class Readiness:
+    """Whether the database answers; who asks often is told what was so within the last second.
 
-    @router.get("/live", summary="Whether this process runs")
+    It is asked in a thread of its own, that no training has to get through first.
+
+    Args:
+        ask: raises if it does not answer.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, ask: Callable[[], object], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._now = now
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
+        self._asking: Shared[None] = Shared(self._offload)
+        self._again: asyncio.Task[None] | None = None
+        self._answered_at = float("-inf")
+        """When the last question was put that it has answered."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has answered within the last second."""
+        return self._now() - self._answered_at < _GOOD_FOR_S
+
+    async def check(self) -> None:
+        """Return if it answers, or did so within the last second; raises what it is asked for otherwise."""
+        if not self.is_known:
+            await self._asking.of(None, self._find_out)
+        elif self._now() - self._answered_at >= _ASKED_AGAIN_AFTER_S and self._again is None:
+            self._again = asyncio.create_task(self._ask_again())
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._again is not None:
+            self._again.cancel()
+        self._thread.shutdown(wait=False)
+
+    async def _ask_again(self) -> None:
+        try:
+            await self._asking.of(None, self._find_out)
+        except Exception:  # noqa: S110  # who asks a moment later is told
+            pass
+        finally:
+            self._again = None
+
+    def _find_out(self) -> None:
+        began = self._now()
+        try:
+            self._ask()
+        except BaseException:
+            self._answered_at = float("-inf")
+            raise
+        self._answered_at = began
+
+    async def _offload(self, function: Callable[[], T], /) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+class HealthFirst:
+    """Middleware that answers those who ask for nothing but health before anything else is done.
+
+    Args:
+        app: what is wrapped; it answers what is not known here.
+        readiness: None: it is not asked for.
+    """
+
+    def __init__(self, app: ASGIApp, readiness: Readiness | None) -> None:
+        self._app = app
+        self._readiness = readiness
+        self._ok = Response(Health().model_dump_json(), media_type="application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] == "GET" and await self._is_well(scope["path"]):
+            await self._ok(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _is_well(self, path: str) -> bool:
+        if path == _READY and self._readiness is not None and self._readiness.is_known:
+            await self._readiness.check()
+            return True
+        return path == _LIVE
+
+
+def health_router(readiness: Readiness | None) -> APIRouter:
+    """Return the routes, which ask for no token; without readiness only that of a process."""
+    router = APIRouter(tags=["health"])
+
+    @router.get(_LIVE, summary="Whether this process runs")
     async def live() -> Health:
         return Health()
 
-    if service is not None:
-        store = service.store
+    if readiness is not None:
 
-        @router.get("/ready", summary="Whether requests can be served: the database answers")
-        def ready() -> Health:
-            store.agents()
+        @router.get(_READY, summary="Whether requests can be served: the database answers")
+        async def ready() -> Health:
+            await readiness.check()
             return Health()
 
     return router
+
+
+def readiness_of(service: Service | None) -> Readiness | None:
+    """Return that of what is served."""
+    return Readiness(service.store.agents) if service is not None else None
