@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ktrdr.errors import DatabaseUnavailableError, KtrdrError, StorageFullError
 
 _FULL_BELOW_BYTES = 1024 * 1024
+_CACHE_KIB = 512
 WRITES = "ktrdr_writes"
 """The execution option of connections that will write."""
 
@@ -32,6 +33,8 @@ def sqlite_engine(url: URL, *, busy_timeout_s: float) -> Engine:
         cursor.execute("PRAGMA foreign_keys = ON")
         # In WAL mode anything less could lose the last commits on a power failure.
         cursor.execute("PRAGMA synchronous = FULL")
+        # Of each of up to fifteen connections: what is not in it, the operating system has.
+        cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         deadline = time.monotonic() + busy_timeout_s
         while True:
             try:

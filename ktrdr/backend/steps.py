@@ -10,6 +10,9 @@ from ktrdr.backend.states import State
 from ktrdr.logs.steps import NumberedStep
 
 _REMEMBERED = 10_000
+"""Operations that have not ended."""
+_REMEMBERED_ENDED = 500
+"""Others: of these nothing more is logged, and what is heard of them late is soon heard."""
 
 _log = structlog.get_logger()
 
@@ -45,11 +48,12 @@ class StepLog:
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, _Position] = OrderedDict()
+        self._ended: OrderedDict[str, _Position] = OrderedDict()
 
     def follow(self, operation: OperationRecord) -> None:
         """Log where the operation is, if that is news."""
         step = _STEPS.get(operation.state)
-        last = self._last.get(operation.operation_id)
+        last = self._last.get(operation.operation_id) or self._ended.get(operation.operation_id)
         if step is None or (last is not None and operation.revision <= last.revision):
             return
         if last is None:
@@ -68,10 +72,13 @@ class StepLog:
                 log(step.step, **_details(operation))
 
     def _remember(self, operation: OperationRecord, number: int) -> None:
-        self._last[operation.operation_id] = _Position(operation.revision, operation.attempt, number)
-        self._last.move_to_end(operation.operation_id)
-        if len(self._last) > _REMEMBERED:
-            self._last.popitem(last=False)
+        self._last.pop(operation.operation_id, None)
+        self._ended.pop(operation.operation_id, None)
+        ended = operation.state.terminal
+        remembered, most = (self._ended, _REMEMBERED_ENDED) if ended else (self._last, _REMEMBERED)
+        remembered[operation.operation_id] = _Position(operation.revision, operation.attempt, number)
+        if len(remembered) > most:
+            remembered.popitem(last=False)
 
 
 def _about(operation: OperationRecord) -> dict[str, object]:

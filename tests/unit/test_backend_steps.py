@@ -1,10 +1,12 @@
 """The backend logs each step of an operation once, in order, whatever it sees of its states."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.states import State
 from ktrdr.backend.steps import StepLog
 from ktrdr.events import FailureCause
 from ktrdr.logs import configure_logging
@@ -99,3 +101,25 @@ async def test_what_is_seen_late_or_again_is_not_logged_again(world: World) -> N
             log.follow(record)
     assert steps(heard) == ["[3/4] Waiting for the model"]
     assert later.claim_id == run.claim_id
+
+
+async def test_what_has_ended_is_soon_forgotten_and_what_has_not_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.steps._REMEMBERED_ENDED", 3)
+    configure_logging("error")
+    waiting = world.store.get(await world.submit())
+    ended = replace(waiting, state=State.CANCELLED, revision=waiting.revision + 1)
+    records = [replace(ended, operation_id=f"op-{number}") for number in range(8)]
+    log = StepLog()
+    log.follow(waiting)
+    for record in records:
+        log.follow(record)
+    heard: list[Overheard] = []
+    with overheard_by(heard.append):
+        for record in (waiting, *records[-3:]):
+            log.follow(record)  # they are remembered: nothing is said again
+    assert heard == []
+    assert (len(log._last), len(log._ended)) == (1, 3)
+    log.follow(ended)
+    assert (len(log._last), len(log._ended)) == (0, 3)
