@@ -13,6 +13,8 @@ class Pace:
     lease_s: float = 15.0
     """Longer than the cut, which must cost no attempt; an agent that is killed is missed after it."""
     accept_within_s: float = 4.0
+    cancelled_within_s: float = 0.5
+    """What is promised of a cancellation, until the run has ended."""
     keep_s: float = 3.0
     """Confirmed messages lie for so long before they are read back."""
     hold_s: float = 60.0

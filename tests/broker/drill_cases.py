@@ -20,7 +20,7 @@ from ktrdr.drill.scene import Drill
 from ktrdr.drill.scratch_broker import Server
 from tests.broker.node import PrivateNode
 
-QUICK = Pace(keep_s=0.3)
+QUICK = Pace(keep_s=0.3, cancelled_within_s=30.0)
 POLICY = "drilled"
 _TRIES = 20
 

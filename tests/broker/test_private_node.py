@@ -151,6 +151,7 @@ async def test_a_node_starts_with_the_users_of_its_definitions(configured: Priva
             await declare(channel, name)
 
 
+@pytest.mark.long
 def test_data_stay_when_it_has_ended_in_order_and_nothing_when_it_is_stopped() -> None:
     with PrivateNode(NodeConfig(plugins=())) as node:
         directory = node.log.parents[1]

@@ -72,13 +72,14 @@ def test_a_wish_to_end_cancels_as_ctrl_c_does(number: int, installation: Install
 
 
 def test_ctrl_c_before_anything_has_begun_leaves_nothing(installation: Installation) -> None:
-    train = installation.train()
+    train = installation.train(*epochs(2000))
     train.until(lambda: train.has_loaded("pydantic"), "it loaded its libraries")
     # Interrupted in the exec() of a string, as in making a dataclass, Python ends by the signal whoever
     # catches it. For a shell both are 130.
     assert interrupt(installation, train, signal.SIGINT, group=True) in (130, -signal.SIGINT)
     installation.check_at_rest(models=0)
-    assert not installation.home.exists()
+    # Where everything takes turns with other processes, it may have begun by now.
+    assert all(operation.state is State.CANCELLED for operation in installation.operations())
 
 
 @pytest.mark.parametrize("delay_s", [0.0, pytest.param(0.2, marks=pytest.mark.long)])
@@ -109,18 +110,15 @@ def test_a_cancel_from_another_process_stops_the_training(installation: Installa
     assert installation.operation().message == "it is the wrong one"
 
 
-@pytest.mark.parametrize(
-    # Only from the fourth attempt on is it seen that none was counted.
-    "attempts",
-    [pytest.param((2,), id="once"), pytest.param((2, 3, 4), id="thrice", marks=pytest.mark.long)],
-)
+@pytest.mark.long
 def test_work_that_is_interrupted_gives_back_what_runs_which_costs_no_attempt(
-    attempts: tuple[int, ...], installation: Installation, undisturbed: str
+    installation: Installation, undisturbed: str
 ) -> None:
     killed = installation.train(*epochs(60))
     killed.until(lambda: installation.has_reached_epoch(1), "epoch 1")
     installation.kill(killed)
-    for attempt in attempts:
+    # Only from the fourth attempt on is it seen that none was counted.
+    for attempt in (2, 3, 4):
         work = installation.start("work")
         work.until(partial(installation.has_reached_epoch, 1, attempt=attempt), f"attempt {attempt} ran")
         assert interrupt(installation, work, signal.SIGINT, group=True) == 130

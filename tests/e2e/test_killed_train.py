@@ -94,11 +94,12 @@ def test_a_training_that_dies_before_each_of_its_durable_steps_in_turn_ends_in_o
     assert len(installation.operations()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "steps",
     [
         pytest.param(STEPS_AFTER_THE_END, id="some"),
-        pytest.param(MORE_STEPS_AFTER_THE_END, id="the others", marks=pytest.mark.long),
+        pytest.param(MORE_STEPS_AFTER_THE_END, id="the others"),
     ],
 )
 def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_right_by_the_next(
@@ -119,12 +120,10 @@ def test_a_training_that_dies_after_its_model_was_committed_has_it_and_is_put_ri
     assert {installation.sha256(version) for version in installation.versions()} == {undisturbed_briefly}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spooled",
-    [
-        pytest.param(False, id="in training"),
-        pytest.param(True, marks=pytest.mark.long, id="with its model in the spool"),
-    ],
+    [pytest.param(False, id="in training"), pytest.param(True, id="with its model in the spool")],
 )
 def test_work_goes_on_with_a_training_that_was_killed(
     spooled: bool, installation: Installation, undisturbed: str
