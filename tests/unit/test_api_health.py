@@ -80,6 +80,17 @@ async def _asking_again_and_again(readiness: Readiness) -> None:
         await asyncio.sleep(0)
 
 
+async def test_what_was_served_may_be_served_again(database: Database, readiness: Readiness) -> None:
+    for _ in range(3):
+        await readiness.check()
+        database.now += 0.6
+        await readiness.check()  # and it is asked once more
+        await readiness.close()
+        database.now += 1.0
+    await readiness.check()
+    assert readiness.is_known
+
+
 async def test_it_is_told_while_all_threads_are_at_work(api: Api) -> None:
     limiter = anyio.to_thread.current_default_thread_limiter()
     before, limiter.total_tokens = limiter.total_tokens, 1

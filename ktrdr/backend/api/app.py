@@ -87,7 +87,7 @@ def create_app(
             yield
         finally:
             if readiness is not None:
-                readiness.close()
+                await readiness.close()
             if sweeping is not None:
                 sweeping.cancel()
                 with suppress(asyncio.CancelledError):

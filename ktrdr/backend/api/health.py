@@ -38,7 +38,7 @@ class Readiness:
     def __init__(self, ask: Callable[[], object], *, now: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._now = now
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
+        self._thread: ThreadPoolExecutor | None = None
         self._asking: Shared[None] = Shared(self._offload)
         self._again: asyncio.Task[None] | None = None
         self._answered_at = float("-inf")
@@ -56,11 +56,15 @@ class Readiness:
         elif self._now() - self._answered_at >= _ASKED_AGAIN_AFTER_S and self._again is None:
             self._again = asyncio.create_task(self._ask_again())
 
-    def close(self) -> None:
-        """Ask no more."""
+    async def close(self) -> None:
+        """End its thread, until it is asked again: perhaps in another event loop."""
         if self._again is not None:
             self._again.cancel()
-        self._thread.shutdown(wait=False)
+            await asyncio.gather(self._again, return_exceptions=True)
+        self._asking = Shared(self._offload)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
 
     async def _ask_again(self) -> None:
         try:
@@ -80,6 +84,8 @@ class Readiness:
         self._answered_at = began
 
     async def _offload(self, function: Callable[[], T], /) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
