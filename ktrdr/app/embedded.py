@@ -14,7 +14,7 @@ from ktrdr.backend.preparation import PreparedTraining, prepare_training
 from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.wishes import TrainingWish
+from ktrdr.backend.wishes import Preparation, TrainingWish
 from ktrdr.blobs.opening import open_blob_store
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
@@ -122,7 +122,7 @@ def render_report(files: Mapping[str, bytes], context: "ReportContext") -> bytes
 class TrainingListener:
     """Is told how a training goes; each function is optional, and called in the event loop."""
 
-    on_prepared: Callable[[PreparedTraining], None] = lambda prepared: None
+    on_prepared: Callable[[Preparation], None] = lambda prepared: None
     on_submitted: Callable[[Submission], None] = lambda submission: None
     on_change: Callable[[OperationRecord], None] = lambda record: None
     """Called with every state and with the newest progress."""
@@ -195,7 +195,7 @@ async def train_embedded(
     ids = RandomIds()
     async with embedded(settings, ids=ids) as app:
         prepared = await asyncio.to_thread(prepare, wish, settings, app.blobs)
-        listener.on_prepared(prepared)
+        listener.on_prepared(prepared.told)
         if stop.is_set():
             raise OperationCancelledError("Cancelled before anything was started.")
         # Before the start, so that it comes before what others have left, and finds what is to be resumed

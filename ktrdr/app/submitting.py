@@ -46,7 +46,7 @@ def submit_to_hosts(
     """
     listener = listener or TrainingListener()
     prepared = prepare(wish, settings, open_blob_store(settings))
-    listener.on_prepared(prepared)
+    listener.on_prepared(prepared.told)
     submission = Submitter(settings, store).submit(submission_of(prepared, wish, RandomIds(), decision))
     listener.on_submitted(submission)
     return submission.operation

@@ -17,7 +17,7 @@ from ktrdr.backend.service import Backend
 from ktrdr.backend.sharing import Shared
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter, Witness
-from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish, digest_of
+from ktrdr.backend.wishes import Accepted, DefaultMode, Preparation, RetryWish, TrainingWish, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.ids import IdFactory
@@ -97,15 +97,20 @@ class Trainings:
             decision = self._decide(wish, mode)
             return self._preparing.prepare(wish), decision
 
+        told: Preparation | None = None
+
         async def prepare() -> SubmitTraining:
+            nonlocal told
             if mode is not Mode.LOCAL:
                 await self._settle()
             # Who asks for many at once asks for the same with other seeds.
             same = digest_of((type(wish.strategy).__name__, *astuple(replace(wish, seed=None)), mode))
             prepared, decision = await self._ready.of(same, get_ready)
+            told = prepared.told
             return submission_of(prepared, wish, self._ids, decision)
 
-        return await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
+        accepted = await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
+        return replace(accepted, preparation=told)
 
     async def retry(
         self,

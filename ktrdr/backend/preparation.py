@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ktrdr.backend.wishes import StrategyText, digest_of
+from ktrdr.backend.wishes import Preparation, StrategyText, digest_of
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import Problem
 from ktrdr.events import DatasetRef, StrategyDocument
@@ -34,6 +34,11 @@ class PreparedTraining:
     """The strategy file, for messages."""
     files: tuple[Path, ...]
     """Whose bars they are."""
+
+    @property
+    def told(self) -> Preparation:
+        """What of it is told to who asks."""
+        return Preparation(self.source, self.warnings, tuple(report.describe() for report in self.reports))
 
     def fingerprint(self, seed: int | None) -> str:
         """Return the same text for the same wish: strategy, overrides, bars and the seed asked for."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ktrdr.backend.records import OperationRecord
+from ktrdr.errors import Problem
 from ktrdr.training.execution_mode_selector import Decision, Mode
 
 if TYPE_CHECKING:
@@ -64,6 +65,18 @@ class DefaultMode:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparation:
+    """What who asks is told of what was prepared for them; nothing of it stops a training."""
+
+    source: str
+    """What to call the strategy in messages."""
+    warnings: tuple[Problem, ...]
+    """What the strategy says to no effect, or in an outdated way."""
+    bars: tuple[str, ...]
+    """A line for each timeframe: which bars there are, and which are missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """A training that nothing loses any more."""
 
@@ -72,6 +85,8 @@ class Accepted:
     """Where it runs, and why, as of when it was accepted."""
     created: bool
     """False: it was asked for before, under the same idempotency key."""
+    preparation: Preparation | None = None
+    """None: nothing was prepared, as it repeats what was recorded."""
 
 
 def digest_of(wanted: object) -> str:

@@ -15,8 +15,8 @@ from ktrdr.cli.output import duration, err, facts, out, print_warning, size, tab
 from ktrdr.training.execution_mode_selector import Mode, Place
 
 if TYPE_CHECKING:
-    from ktrdr.backend.preparation import PreparedTraining
     from ktrdr.backend.records import ModelRecord
+    from ktrdr.backend.wishes import Preparation
     from ktrdr.client.port import Installation, ModelPlace
 
 _BASELINES = {"majority_class": "always the majority class", "last_return_sign": "sign of the last return"}
@@ -50,13 +50,13 @@ class TrainingView:
             f"{record.operation_id} · {record.strategy} · seed {record.seed} · {record.state}"
         )
 
-    def _prepared(self, prepared: "PreparedTraining") -> None:
+    def _prepared(self, prepared: "Preparation") -> None:
         if self._quiet:
             return
         for warning in prepared.warnings:
             print_warning(warning.describe(prepared.source))
-        for report in prepared.reports:
-            self._display.notice(f"  {report.describe()}", style="dim")
+        for line in prepared.bars:
+            self._display.notice(f"  {line}", style="dim")
 
     def _submitted(self, submission: Submission) -> None:
         operation = submission.operation

@@ -16,7 +16,7 @@ from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
-from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
+from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.client.server import API, Server
 from ktrdr.client.streams import follow
@@ -40,6 +40,8 @@ _PAGE = 1000
 @dataclass(frozen=True, slots=True)
 class _Begun:
     task_id: str
+    warnings: list[Problem]
+    bars: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,8 @@ class ServedInstallation:
         """See `Installation.train`; the training goes on if this process ends without asking otherwise."""
         if stop.is_set():
             raise OperationCancelledError("Cancelled before anything was started.")
-        record = await asyncio.to_thread(self._submit, wish, mode)
+        begun, record = await asyncio.to_thread(self._submit, wish, mode)
+        listener.on_prepared(Preparation(str(wish.strategy), tuple(begun.warnings), tuple(begun.bars)))
         listener.on_submitted(Submission(record, resumed=False))
         beside = [
             asyncio.create_task(self._cancel_when_set(stop, record.operation_id)),
@@ -267,9 +270,9 @@ class ServedInstallation:
 
     def start(self, wish: TrainingWish, mode: Mode | None) -> Started:
         """See `Installation.start`."""
-        return Started(self._submit(wish, mode))
+        return Started(self._submit(wish, mode)[1])
 
-    def _submit(self, wish: TrainingWish, mode: Mode | None) -> OperationRecord:
+    def _submit(self, wish: TrainingWish, mode: Mode | None) -> tuple[_Begun, OperationRecord]:
         waits_in_lane(wish, mode)
         asked = {
             **_sent(str(wish.strategy)),
@@ -285,7 +288,7 @@ class ServedInstallation:
             begun = self._server.submit("/trainings", asked, _BEGUN)
         except StrategyError as error:
             raise StrategyError(str(wish.strategy), error.problems) from error
-        return self.story(begun.task_id).record
+        return begun, self.story(begun.task_id).record
 
     async def _until_ended(
         self, record: OperationRecord, listener: TrainingListener, on_away: Callable[[str], None]

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from ktrdr.app.submitting import submit_to_hosts
 from ktrdr.backend.states import State
+from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import Role
+from ktrdr.backend.wishes import TrainingWish
 from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.cli.training_view import TrainingView
 from ktrdr.events import FailureCause, TrainingLogged
 from ktrdr.events.log_lines import LogEntry
 from tests.unit.api_cases import Api
@@ -160,6 +164,31 @@ def test_a_training_is_followed_to_its_model(world: World) -> None:
     assert (said.status, said.json["state"], said.json["seed"]) == (0, "completed", 5)
     shown = ktrdr("models", "show", said.json["model"]["name"], "--json", variables=world.elsewhere)
     assert said.json["model"] == shown.json
+
+
+def prepared(shown: str) -> list[str]:
+    """Return what a training has shown before there was an operation."""
+    lines = shown.splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if line.startswith("Operation op-"))]
+
+
+def test_warnings_and_the_report_on_the_bars_are_shown_as_they_are_here(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strategy = tmp_path / "idle.yaml"
+    unused = "indicators:\n  idle_rsi: {type: rsi, period: 3}\n"
+    strategy.write_text(MOMENTUM.read_text().replace("indicators:\n", unused))
+    made = world.served.begin(make_a_model(world.served.api))
+    there = train(world, str(strategy))
+    assert there.status == 0, there.stderr
+    made.result(PATIENCE_S)
+    here = world.served.api.settings.model_copy(update={"home": tmp_path / "home"})
+    with OperationStore.open(here) as store, TrainingView() as view:
+        submit_to_hosts(TrainingWish(str(strategy)), here, store, listener=view.listener)
+    shown = prepared(there.stderr)
+    assert shown == prepared(capsys.readouterr().err)
+    assert "idle_rsi: is not used" in shown[0]
+    assert " bars of 1h from 2017-01-01 " in shown[-1]
 
 
 def test_a_training_whose_answer_is_lost_is_started_once(world: World) -> None:

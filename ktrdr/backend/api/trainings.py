@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from ktrdr.backend.api.access import Access
 from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.operations import NAME
+from ktrdr.backend.api.problems import ProblemInStrategy, in_strategy
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.strategies import (
     MAX_YAML_CHARACTERS,
@@ -105,6 +106,15 @@ class TrainingAccepted(BaseModel):
     created: bool = Field(description="False: it was asked for before, under the same Idempotency-Key.")
     decision: DecisionView
     operation: OperationDetail
+    warnings: list[ProblemInStrategy] = Field(
+        default_factory=list, description="What the strategy says to no effect, or in an outdated way."
+    )
+    bars: list[str] = Field(
+        default_factory=list,
+        description="A line for each timeframe: which bars there are, and which are missing. Empty if it was "
+        "asked for before.",
+        examples=[["EURUSD_1h.csv: 6,250 bars of 1h from 2017-01-01 22:00 to 2017-12-29 21:00 UTC; no gaps"]],
+    )
 
 
 class TrainingConfig(BaseModel):
@@ -210,7 +220,7 @@ def _overrides(wish: StartTraining) -> dict[str, JsonValue]:
 
 def accepted_view(accepted: Accepted, timeframes: Sequence[str]) -> TrainingAccepted:
     """Return how an accepted training is answered."""
-    operation, decision = accepted.operation, accepted.decision
+    operation, decision, told = accepted.operation, accepted.decision, accepted.preparation
     return TrainingAccepted(
         task_id=operation.operation_id,
         message=f"Training {operation.strategy} on {operation.symbol}; {decision.reason}.",
@@ -220,4 +230,6 @@ def accepted_view(accepted: Accepted, timeframes: Sequence[str]) -> TrainingAcce
         created=accepted.created,
         decision=DecisionView.model_validate(decision, from_attributes=True),
         operation=detail(operation),
+        warnings=[in_strategy(each) for each in told.warnings] if told is not None else [],
+        bars=list(told.bars) if told is not None else [],
     )
