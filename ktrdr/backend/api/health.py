@@ -61,6 +61,7 @@ class Readiness:
         if self._again is not None:
             self._again.cancel()
             await asyncio.gather(self._again, return_exceptions=True)
+            self._again = None  # it may not even have begun
         self._asking = Shared(self._offload)
         if self._thread is not None:
             self._thread.shutdown(wait=False)
