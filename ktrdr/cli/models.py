@@ -1,19 +1,22 @@
 """`ktrdr models`: trained versions."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from ktrdr.cli.output import EXIT_FAILED, JsonOption, ago, err, out, print_json, reporting_errors, table
+from ktrdr.cli.output import EXIT_FAILED, JsonOption, ago, err, out, print_json, reporting_errors, size, table
 from ktrdr.cli.settings import DataOption, installation_for
 
 if TYPE_CHECKING:
     from ktrdr.client.port import Installation
 
-app = typer.Typer(help="Models: list, show, verify, predict.", no_args_is_help=True)
+app = typer.Typer(help="Models: list, show, verify, download, predict.", no_args_is_help=True)
 
 _PAGE = 1000
 
@@ -111,6 +114,35 @@ def verify(
 
 
 @app.command()
+def download(
+    context: typer.Context,
+    model: NameArgument,
+    to: Annotated[
+        Path, typer.Option("--to", help="Directory below which it is put.", metavar="DIR")
+    ] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch the files of a version and its report into DIR/STRATEGY/VERSION, each compared with its hash.
+
+    It appears there when it is complete; what was interrupted leaves nothing.
+    """
+    with reporting_errors(as_json=as_json):
+        from ktrdr.client.downloading import download_model
+
+        installation = installation_for(context)
+        record = installation.model(model)
+        total = sum(digest.size for digest in record.files.values())
+        with _progress(record.name, total, quiet=as_json) as advance:
+            path = download_model(record, to, partial(installation.read_file, record), advance)
+    if as_json:
+        files = {name: digest.model_dump() for name, digest in record.files.items()}
+        print_json({"name": record.name, "path": str(path), "bytes": total, "files": files})
+    else:
+        out.print(Text(str(path)), soft_wrap=True)
+        err.print(f"{record.name}: {len(record.files)} files, {size(total)}, as they were persisted.")
+
+
+@app.command()
 def predict(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model name, or the path of a version directory.")],
@@ -166,6 +198,17 @@ def predict(
         out.print(listing)
         if len(shown) < len(predictions):
             err.print(f"The last {len(shown)} of {len(predictions):,}; all of them: --csv FILE or --json")
+
+
+@contextmanager
+def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how much has come; yields what is told that."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.update(task, completed=count)
 
 
 def _all_names(installation: "Installation") -> list[str]:

@@ -23,6 +23,7 @@ from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
+from ktrdr.client.downloading import CHUNK_BYTES, Take
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.clock import SystemClock
 from ktrdr.errors import StrategyError
@@ -118,6 +119,11 @@ class EmbeddedInstallation:
                 yield path
                 return
         yield self._settings.models_dir / self.model(name).name
+
+    def read_file(self, model: ModelRecord, file: str, take: Take) -> None:
+        """See `Installation.read_file`."""
+        with (ModelDirectory(self._settings.models_dir).path(model.name) / file).open("rb") as source:
+            take(iter(lambda: source.read(CHUNK_BYTES), b""))
 
     def verify(self, name: str) -> list[Finding]:
         """See `Installation.verify`."""

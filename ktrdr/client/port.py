@@ -15,6 +15,7 @@ from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
+from ktrdr.client.downloading import Take
 from ktrdr.errors import Problem
 from ktrdr.events.log_lines import LogLevel
 from ktrdr.models.directory import Finding
@@ -131,6 +132,9 @@ class Installation(Protocol):
 
     def files_of(self, name: str) -> AbstractContextManager[Path]:
         """Have the files of a model in a directory as long as the block runs."""
+
+    def read_file(self, model: ModelRecord, file: str, take: Take) -> None:
+        """Have a file of a version taken, part by part."""
 
     def verify(self, name: str) -> list[Finding]:
         """Compare the files of a version with what was persisted."""

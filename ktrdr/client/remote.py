@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,12 +18,12 @@ from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
 from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
+from ktrdr.client.downloading import Take, download_model
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.client.server import API, Server
 from ktrdr.client.streams import follow
 from ktrdr.errors import (
     KtrdrError,
-    ModelCorruptError,
     OperationCancelledError,
     OperationNotFoundError,
     Problem,
@@ -188,21 +189,13 @@ class ServedInstallation:
     @contextmanager
     def files_of(self, name: str) -> Iterator[Path]:
         """See `Installation.files_of`; they are fetched, and compared with what was persisted."""
-        from ktrdr.models.directory import SUMS_FILE, ModelDirectory
-
         record = self.model(name)
         with tempfile.TemporaryDirectory(prefix="ktrdr-model-") as directory:
-            models = ModelDirectory(Path(directory))
-            path = models.path(record.name)
-            path.mkdir(parents=True)
-            for file in (*record.files, SUMS_FILE):
-                self._server.download(f"/models/{_quoted(record.name)}/files/{_quoted(file)}", path / file)
-            if findings := models.verify(record.name, record.files):
-                raise ModelCorruptError(
-                    f"What came of model {record.name} is not what was persisted: {findings[0]}.",
-                    fix=f"Have its files examined: ktrdr models verify {record.name}",
-                )
-            yield path
+            yield download_model(record, Path(directory), partial(self.read_file, record))
+
+    def read_file(self, model: ModelRecord, file: str, take: Take) -> None:
+        """See `Installation.read_file`."""
+        self._server.download(f"/models/{_quoted(model.name)}/files/{quote(file, safe='')}", take)
 
     def verify(self, name: str) -> list[Finding]:
         """See `Installation.verify`; the server compares."""

@@ -4,9 +4,8 @@ import random
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -97,9 +96,9 @@ class Server:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self.read(kind, self._ask("POST", path, json=body, headers=headers).content)
 
-    def download(self, path: str, target: Path) -> None:
-        """Write what is there into a file."""
-        target.write_bytes(self._ask("GET", path).content)
+    def download(self, path: str, take: Callable[[Iterator[bytes]], None]) -> None:
+        """Have what is there taken part by part; from the beginning again if the connection is lost."""
+        self._ask("GET", path, take=take)
 
     def read(self, kind: TypeAdapter[T], text: str | bytes) -> T:
         """Return what an answer, or an event of a stream, says in JSON.
@@ -188,8 +187,17 @@ class Server:
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {**self.headers, **request.pop("headers", {})}
-        with httpx.Client(timeout=TIMEOUT, verify=self.trust) as client:
-            return client.request(method, f"{self.url}{API}{path}", headers=headers, **request)
+        take: Callable[[Iterator[bytes]], None] | None = request.pop("take", None)
+        url = f"{self.url}{API}{path}"
+        with (
+            httpx.Client(timeout=TIMEOUT, verify=self.trust) as client,
+            client.stream(method, url, headers=headers, **request) as answer,
+        ):
+            if take is not None and answer.is_success:
+                take(answer.iter_bytes())
+            else:
+                answer.read()
+            return answer
 
     def _no_server(self, status: int = 200) -> ServerError:
         return ServerError(

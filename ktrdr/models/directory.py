@@ -70,6 +70,22 @@ def version_name(strategy: str, symbol: str, timeframe: str, version: int) -> st
     return f"{strategy}/{symbol}_{timeframe}_v{version}"
 
 
+def checked_file_name(name: str) -> str:
+    """Return the name of a file of a version, if it is one.
+
+    Raises:
+        ModelError: it could lead elsewhere, or is that of `SUMS_FILE`.
+    """
+    if _COMPONENT.fullmatch(name) is None or name == SUMS_FILE:
+        raise ModelError(f"'{name[:80]}' cannot be a file of a model.")
+    return name
+
+
+def sums_of(files: Mapping[str, FileDigest]) -> str:
+    """Return what `SUMS_FILE` says of files."""
+    return "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
+
+
 class ModelDirectory:
     """Where model versions are written; several processes may do so at once.
 
@@ -113,13 +129,12 @@ class ModelDirectory:
             ModelError: a file's name could lead elsewhere, or the directory cannot be written.
         """
         for name in files:
-            if _COMPONENT.fullmatch(name) is None or name == SUMS_FILE:
-                raise ModelError(f"'{name[:80]}' cannot be a file of a model.")
+            checked_file_name(name)
         digests = {
             name: FileDigest(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
             for name, content in files.items()
         }
-        sums = _sums(digests).encode()
+        sums = sums_of(digests).encode()
         needed = sum(map(len, files.values())) + len(sums)
         path = self._temporary(_STAGING, owner)
         try:
@@ -192,7 +207,7 @@ class ModelDirectory:
         if path.is_symlink() or not path.is_dir():
             return [Finding(name, "the directory is missing")]
         wanted = dict(expected)
-        sums = _sums(expected).encode()
+        sums = sums_of(expected).encode()
         wanted[SUMS_FILE] = FileDigest(sha256=hashlib.sha256(sums).hexdigest(), size=len(sums))
         present = {entry.name for entry in path.iterdir()}
         findings = [Finding(file, "is not part of the model") for file in sorted(present - wanted.keys())]
@@ -241,10 +256,6 @@ class ModelDirectory:
                 f"{self.root} cannot be written: {error.strerror or error}.",
                 fix="Make it a directory that is yours, or set KTRDR_MODELS_DIR to one.",
             ) from error
-
-
-def _sums(files: Mapping[str, FileDigest]) -> str:
-    return "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
 
 
 def _problem(path: Path, expected: FileDigest) -> str | None:
