@@ -19,6 +19,7 @@ from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.leases import Leases
 from ktrdr.backend.listening import Listening
 from ktrdr.backend.log_recorder import LogRecorder
+from ktrdr.backend.outage import Outage
 from ktrdr.backend.outbox import Outbox
 from ktrdr.backend.persistence import ModelPersister, RenderReport
 from ktrdr.backend.presences import Presences
@@ -169,6 +170,7 @@ class Backend:
         self._listening = Listening(
             bus, self._leases, clock=clock, ids=ids, timeout_s=settings.publish_timeout_s
         )
+        outage = Outage(self._transactions, clock=clock)
         readers = [
             Subscription(
                 bus,
@@ -178,6 +180,7 @@ class Backend:
                 handle=handle,
                 on_obstacle=handlers.note_obstacle,
                 pause=handlers.pause,
+                outage=outage,
                 clock=clock,
                 on_return=on_return,
                 shortcut=handlers.at_sight if source == sources.presence else None,

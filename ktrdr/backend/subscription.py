@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from ktrdr.backend.outage import Outage
 from ktrdr.backend.sources import Source
 from ktrdr.bus.port import Bus, Consumer, Delivery
 from ktrdr.bus.topology import shared_topology
@@ -37,6 +38,7 @@ _LONGEST_PAUSE_S = 10.0
 _FIRST_ABSENCE_S = 0.1
 _LONGEST_ABSENCE_S = 5.0
 _MAX_EVENT_ID_CHARACTERS = 64
+_NO_DATABASE = "the database is away; others may take what waits for it"
 _HOLD_S = 20 * 60.0
 """RabbitMQ ends consumers that hold a message for 30 minutes."""
 
@@ -50,7 +52,9 @@ class Subscription:
 
     Delivery: at least once, if the source is acknowledged, which it is after the handler has returned. While
     something is in its way that may pass (a full disk, a locked database) the delivery stays in hand and is
-    tried again: a queue counts how often a message is given back. What cannot be read, what the handler
+    tried again: a queue counts how often a message is given back. When the database stays away, what has to
+    be acknowledged is given back all the same, once, for other backends to take; nothing more is read until
+    the database is back, so that however long that takes counts as one. What cannot be read, what the handler
     refuses, or what fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one
     operation are handled in their order, those of several side by side.
 
@@ -62,6 +66,7 @@ class Subscription:
         handle: does the work.
         on_obstacle: told what is in the way of an event, each time; whether to try again is not its choice.
         pause: waits so many seconds before an event is tried again, or less if that changes its prospects.
+        outage: whether the database is there.
         clock: for durations.
         on_return: told each time that the queue is read again after it could not be.
         shortcut: handles a message at sight, if it can; it is acknowledged then.
@@ -79,6 +84,7 @@ class Subscription:
         handle: Handle,
         on_obstacle: Callable[[Envelope, KtrdrError], Awaitable[None]],
         pause: Callable[[Envelope, float], Awaitable[None]],
+        outage: Outage,
         clock: Clock,
         on_return: Callable[[], None] = lambda: None,
         shortcut: Callable[[Message], bool] | None = None,
@@ -93,11 +99,14 @@ class Subscription:
         self._handle = handle
         self._on_obstacle = on_obstacle
         self._pause = pause
+        self._outage = outage
         self._clock = clock
         self._on_return = on_return
         self._shortcut = shortcut
         self._excuse = excuse
         self._rng = rng or random.Random()  # noqa: S311  # it only spreads pauses
+        self._consumer: Consumer | None = None
+        self._waits_for_database = False
         self._waiting_since: float | None = None
         self._last_idle = float("-inf")
         self._in_hand: set[asyncio.Task[None]] = set()
@@ -154,6 +163,9 @@ class Subscription:
         told = ""
         async with asyncio.TaskGroup() as group:
             while True:
+                if self._waits_for_database:
+                    await self._outage.wait_for_end()
+                    self._waits_for_database = False
                 try:
                     await self._bus.declare(shared_topology())
                     await self.declare()
@@ -174,7 +186,7 @@ class Subscription:
                         _log.info("listening again", queue=self._source.queue)
                         self._on_return()
                     await self._read(consumer, group)
-                    reason = "the consumer was lost"
+                    reason = _NO_DATABASE if self._waits_for_database else "the consumer was lost"
                     if self._clock.monotonic() - began > _LONGEST_ABSENCE_S:
                         absence_s = _FIRST_ABSENCE_S
                 was_lost = True
@@ -188,6 +200,7 @@ class Subscription:
                 absence_s = min(2 * absence_s, _LONGEST_ABSENCE_S)
 
     async def _read(self, consumer: Consumer, group: asyncio.TaskGroup) -> None:
+        self._consumer = consumer
         try:
             self._waiting_since = self._clock.monotonic()
             async for delivery in consumer:
@@ -203,6 +216,7 @@ class Subscription:
         except BusError as error:
             _log.debug("consumer failed", queue=self._source.queue, reason=str(error))
         finally:
+            self._consumer = None
             self.reading.clear()
             self.deaf_since = self._clock.monotonic()
             self._waiting_since = None
@@ -246,7 +260,9 @@ class Subscription:
                 await self._handle(envelope)
             except _OBSTACLES as error:
                 await self._on_obstacle(envelope, error)
-                if self._clock.monotonic() >= give_up_at:
+                is_out = isinstance(error, DatabaseUnavailableError) and await self._is_out()
+                # What has come back before is held for longer: the queue counts.
+                if self._clock.monotonic() >= give_up_at or (is_out and not delivery.redelivered):
                     await _settled(delivery.nack())
                     return
                 await self._pause(envelope, pause_s)
@@ -259,8 +275,20 @@ class Subscription:
                 await _settled(delivery.reject(f"defect: {type(error).__name__}: {error}"))
                 return
             else:
+                self._outage.worked()
                 await _settled(delivery.ack())
                 return
+
+    async def _is_out(self) -> bool:
+        """Return whether the database has been away for a while; nothing more is read then."""
+        self._outage.failed()
+        if not self._source.acknowledge or not self._outage.lasts:
+            return False
+        self._waits_for_database = True
+        if self._consumer is not None:
+            # First, or what is given back comes again at once.
+            await _settled(self._consumer.cancel())
+        return True
 
     async def _reject(self, delivery: Delivery, reason: str) -> None:
         message = delivery.message

@@ -26,6 +26,7 @@ from ktrdr.events import FailureCause
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
 from tests.broker.node import PrivateNode
+from tests.broker.proxy import Proxy
 from tests.unit.backend_cases import Run, ScriptedAgent, eventually, settings_in, wish
 
 pytestmark = pytest.mark.broker
@@ -269,3 +270,43 @@ async def test_a_cancel_in_another_process_reaches_the_agent(
                 agent.told.clear()
                 await agent.cancelled(run)
                 await around.reaches(run, State.CANCELLED)
+
+
+@pytest.mark.postgres
+@pytest.mark.fault
+@pytest.mark.long
+async def test_what_a_backend_cannot_do_without_its_database_another_does(
+    private_node: PrivateNode, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.outage._PATIENCE_S", 0.0)
+
+    async with installed(private_node, tmp_path, database_url=postgres_url) as direct:
+        queue = wire_name(BACKEND_EVENTS, direct.prefix)
+
+        def readers() -> int:
+            consumers = private_node.management.consumers()
+            return sum(consumer["queue"]["name"] == queue for consumer in consumers)
+
+        async def are(wanted: int) -> None:
+            async def found() -> bool:
+                return await asyncio.to_thread(readers) == wanted
+
+            await eventually(found, f"{wanted} reading", PATIENCE_S)
+
+        with Proxy(postgres_url) as proxy:
+            settings = settings_in(tmp_path / "other", database_url=proxy.url)
+            with OperationStore.open(settings) as store:
+                other = Installation(private_node, settings, store, prefix=direct.prefix)
+                async with other.backend(), other.agent() as agent:
+                    await other.submit()
+                    run = await agent.take()
+                    await other.reaches(run, State.RUNNING)
+                    proxy.refuse()
+                    await agent.finish(run)
+                    await are(0)
+                    async with direct.backend():
+                        ended = await direct.reaches(run, State.COMPLETED)
+                        assert ended.attempt == 1
+                        proxy.restore()
+                        await are(2)
+        assert await direct.dead_letters() == []

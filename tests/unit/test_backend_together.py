@@ -18,7 +18,9 @@ from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.bus.memory import MemoryBroker
+from ktrdr.bus.topology import BACKEND_EVENTS, DEAD_LETTERS
 from ktrdr.clock import SystemClock
+from ktrdr.errors import DatabaseUnavailableError
 from ktrdr.events import BlobRef, CheckpointSaved
 from tests.unit.backend_cases import (
     Run,
@@ -415,3 +417,62 @@ async def test_many_trainings_at_two_backends_in_real_time_end_once_each_and_not
     await agent.stop()
     for _, each in made:
         each.close()
+
+
+# --- who has lost the database
+
+
+def _lose_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseUnavailableError("The database is away.")
+
+    for way in ("read", "look_up", "write"):
+        monkeypatch.setattr(world.store._database, way, away)
+
+
+def _held(both: Together) -> tuple[int, int, int]:
+    stats = both.first.broker.queue_stats(BACKEND_EVENTS)
+    return stats.ready, stats.unacked, stats.consumers
+
+
+async def test_what_one_holds_that_has_lost_the_database_another_does(
+    both: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await both.running() for _ in range(4)]
+    with monkeypatch.context() as lost:
+        _lose_database(both.first, lost)
+        for run in runs:
+            await both.agent.finish(run)
+        await both.pass_time()
+        assert _held(both)[1] > 0
+        for _ in range(8):  # an agent lists what is not answered
+            await both.agent.present(*runs)
+            await both.pass_time(LEASE_S - 2)
+        assert [both.second.get(run).state for run in runs] == [State.COMPLETED] * 4
+        assert [both.second.get(run).attempt for run in runs] == [1] * 4
+        assert _held(both) == (0, 0, 1)
+    await both.pass_time(10)
+    assert _held(both) == (0, 0, 2)
+    again = await both.running()
+    await both.agent.finish(again)
+    await both.pass_time()
+    assert both.first.get(again).state is State.COMPLETED
+
+
+async def test_however_long_the_database_is_away_nothing_becomes_a_dead_letter(
+    both: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.subscription._HOLD_S", 20.0)
+    runs = [await both.running() for _ in range(3)]
+    with monkeypatch.context() as lost:
+        for world in (both.first, both.second):
+            _lose_database(world, lost)
+        for run in runs:
+            await both.agent.finish(run)
+        await both.pass_time(200)  # ten times that, and a queue takes back five times
+        assert _held(both) == (3, 0, 0)
+    await both.agent.present(*runs)
+    await both.pass_time(10)
+    assert _held(both) == (0, 0, 2)
+    assert both.first.broker.queue_stats(DEAD_LETTERS).depth == 0
+    assert [both.first.get(run).state for run in runs] == [State.COMPLETED] * 3
