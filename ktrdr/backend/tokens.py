@@ -31,6 +31,7 @@ from ktrdr.ids import IdFactory, RandomIds
 _PREFIX = "ktrdr"
 _SECRET_BYTES = 32
 _MAX_CHARACTERS = 200
+_MAX_NAME_CHARACTERS = 100
 _NOBODY = "0" * 64
 
 
@@ -42,7 +43,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     """Start, cancel and repeat trainings."""
     ADMIN = "admin"
-    """Change the configuration, and read the audit log."""
+    """Change the configuration and the tokens, and read the audit log."""
 
     def includes(self, other: "Role") -> bool:
         """Return whether it may do what the other may."""
@@ -95,7 +96,14 @@ class AccessTokens:
             role: what it lets them do.
             expires_at: from then on it lets nobody in; None: until it is revoked.
             by: who makes it, for the audit log.
+
+        Raises:
+            SettingsError: that is no name.
         """
+        if not name.strip() or len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
+            raise SettingsError(
+                f"A token needs a name of 1 to {_MAX_NAME_CHARACTERS} characters.", fix="Say whom it is for."
+            )
         token_id = self._ids.token()
         secret = f"{_PREFIX}_{token_id}_{secrets.token_hex(_SECRET_BYTES)}"
         record = AccessToken(token_id, name, role, self._store.now(), expires_at, None)

@@ -1,15 +1,13 @@
 """`ktrdr tokens`: who may use the HTTP API."""
 
-import getpass
-import socket
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from ktrdr.cli.output import JsonOption, ago, err, out, print_json, reporting_errors, table
-from ktrdr.cli.settings import settings_for
+from ktrdr.cli.settings import installation_for
 
 if TYPE_CHECKING:
     from ktrdr.backend.tokens import AccessToken
@@ -22,25 +20,25 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Whom or what it is for, as in `grafana`.")],
     role: Annotated[
-        str, typer.Option("--role", "-r", help="viewer reads, operator also trains, admin also configures.")
+        str,
+        typer.Option(
+            "--role",
+            "-r",
+            help="viewer reads, operator also trains, admin does everything.",
+        ),
     ] = "viewer",
     days: Annotated[int | None, typer.Option(min=1, max=36500, help="It lets nobody in after that.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, is_elsewhere=True)
-        from ktrdr.backend.store import OperationStore
-        from ktrdr.backend.tokens import AccessTokens, Role
+        installation = installation_for(context)
+        from ktrdr.backend.tokens import Role
         from ktrdr.errors import SettingsError
 
         if role not in list(Role):
             raise SettingsError(f"'{role}' is not a role.", fix=f"Choose one of: {', '.join(Role)}.")
-        if not name.strip() or len(name) > 100 or not name.isprintable():
-            raise SettingsError("A token needs a name of 1 to 100 characters.", fix="Say whom it is for.")
-        with OperationStore.open(settings) as store:
-            expires_at = store.now() + timedelta(days=days) if days is not None else None
-            made = AccessTokens(store).create(name, Role(role), expires_at=expires_at, by=_who())
+        made = installation.create_token(name, Role(role), days=days)
     if as_json:
         print_json({**_as_json(made.record), "token": made.secret})
         return
@@ -53,14 +51,7 @@ def create(
 def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the tokens: not what they are, but whose, and whether they let anybody in."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, is_elsewhere=True)
-        from ktrdr.backend.store import OperationStore
-        from ktrdr.backend.tokens import AccessTokens
-
-        records: list[AccessToken] = []
-        if OperationStore.exists(settings):
-            with OperationStore.open(settings) as store:
-                records = AccessTokens(store).list()
+        records = installation_for(context).tokens()
     if as_json:
         print_json([_as_json(record) for record in records])
         return
@@ -89,26 +80,13 @@ def revoke(
 ) -> None:
     """End a token: the next request that shows it is refused."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, is_elsewhere=True)
-        from ktrdr.backend.store import OperationStore
-        from ktrdr.backend.tokens import AccessTokens
-
-        with OperationStore.open(settings, create=False) as store:
-            before = AccessTokens(store).revoke(token, by=_who())
+        before = installation_for(context).revoke_token(token)
     if as_json:
         print_json({"id": before.token_id, "name": before.name, "revoked": before.revoked_at is None})
     elif before.revoked_at is not None:
         err.print(f"'{before.name}' ({before.token_id}) was revoked already.", markup=False)
     else:
         err.print(f"'{before.name}' ({before.token_id}) lets nobody in any more.", markup=False)
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no user of that number
-        user = "?"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _state(record: "AccessToken", now: datetime) -> str:

@@ -1,12 +1,14 @@
 """The installation of this machine: its database, its directories, and training in this process."""
 
 import asyncio
+import getpass
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -21,6 +23,7 @@ from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tokens import AccessToken, AccessTokens, NewToken, Role
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.client.downloading import CHUNK_BYTES, Take
@@ -180,6 +183,24 @@ class EmbeddedInstallation:
         with OperationStore.open(self._settings) as store:
             set_default_mode(store, mode)
 
+    def tokens(self) -> list[AccessToken]:
+        """See `Installation.tokens`."""
+        if not self._exists:
+            return []
+        with self._store() as store:
+            return AccessTokens(store).list()
+
+    def create_token(self, name: str, role: Role, *, days: int | None) -> NewToken:
+        """See `Installation.create_token`."""
+        with OperationStore.open(self._settings) as store:
+            expires_at = store.now() + timedelta(days=days) if days is not None else None
+            return AccessTokens(store).create(name, role, expires_at=expires_at, by=_who())
+
+    def revoke_token(self, id_or_name: str) -> AccessToken:
+        """See `Installation.revoke_token`."""
+        with self._store() as store:
+            return AccessTokens(store).revoke(id_or_name, by=_who())
+
     # --- training ---------------------------------------------------------------------------------
 
     async def train(
@@ -225,6 +246,14 @@ class EmbeddedInstallation:
 
     def _store(self) -> OperationStore:
         return OperationStore.open(self._settings, create=False)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no user of that number
+        user = "?"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _is_here(decision: Decision | None) -> bool:

@@ -14,6 +14,7 @@ from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
+from ktrdr.backend.tokens import AccessToken, NewToken, Role
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.client.downloading import Take
 from ktrdr.errors import Problem
@@ -153,6 +154,15 @@ class Installation(Protocol):
 
     def set_default_mode(self, mode: Mode) -> None:
         """Set it, until it is set again."""
+
+    def tokens(self) -> list[AccessToken]:
+        """Return who may use the HTTP API, also those who may not any more, oldest first."""
+
+    def create_token(self, name: str, role: Role, *, days: int | None) -> NewToken:
+        """Make a token that lets nobody in after so many days; None: until it is revoked."""
+
+    def revoke_token(self, id_or_name: str) -> AccessToken:
+        """End a token, and return it as it was."""
 
     async def train(
         self,

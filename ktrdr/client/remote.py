@@ -17,6 +17,7 @@ from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
+from ktrdr.backend.tokens import AccessToken, NewToken, Role
 from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
 from ktrdr.client.downloading import Take, download_model
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
@@ -28,6 +29,7 @@ from ktrdr.errors import (
     OperationNotFoundError,
     Problem,
     ServerError,
+    ServerUnreachableError,
     StrategyError,
 )
 from ktrdr.events.log_lines import LogLevel
@@ -75,6 +77,16 @@ class _Config:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    tokens: list[AccessToken]
+
+
+@dataclass(frozen=True, slots=True)
+class _Revoked:
+    before: AccessToken
+
+
 _OPERATIONS = TypeAdapter(dict[str, list[ListedOperation]])
 _STORY = TypeAdapter(RecordedStory)
 _RECORD = TypeAdapter(OperationRecord)
@@ -88,6 +100,9 @@ _VERIFICATION = TypeAdapter(_Verification)
 _STRATEGIES = TypeAdapter(_Strategies)
 _VALIDATION = TypeAdapter(_Validation)
 _CONFIG = TypeAdapter(_Config)
+_TOKENS = TypeAdapter(_Tokens)
+_NEW_TOKEN = TypeAdapter(NewToken)
+_REVOKED = TypeAdapter(_Revoked)
 _ANYTHING: TypeAdapter[object] = TypeAdapter(object)
 
 
@@ -227,6 +242,25 @@ class ServedInstallation:
     def set_default_mode(self, mode: Mode) -> None:
         """See `Installation.set_default_mode`."""
         self._server.put("/trainings/config", {"default_mode": mode})
+
+    def tokens(self) -> list[AccessToken]:
+        """See `Installation.tokens`."""
+        return self._server.get("/tokens", _TOKENS).tokens
+
+    def create_token(self, name: str, role: Role, *, days: int | None) -> NewToken:
+        """See `Installation.create_token`; whoever asks has the role admin, which includes every other."""
+        wish = {"name": name, "role": role, "days": days}
+        try:
+            return self._server.make("/tokens", wish, _NEW_TOKEN)
+        except ServerUnreachableError as error:
+            raise ServerUnreachableError(
+                f"{error.message} The token may have been made.",
+                fix=f"See whether it was (ktrdr tokens list), and revoke it: ktrdr tokens revoke '{name}'",
+            ) from error
+
+    def revoke_token(self, id_or_name: str) -> AccessToken:
+        """See `Installation.revoke_token`."""
+        return self._server.post("/tokens/revoke", {"token": id_or_name}, _REVOKED).before
 
     # --- training ---------------------------------------------------------------------------------
 

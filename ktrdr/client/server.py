@@ -89,6 +89,10 @@ class Server:
         """Have something done that comes to the same if it is asked for twice."""
         return self.read(kind, self._ask("POST", path, json=body).content)
 
+    def make(self, path: str, body: object, kind: TypeAdapter[T]) -> T:
+        """Have something made; asked for once, as another try could make another."""
+        return self.read(kind, self._ask("POST", path, tries=1, json=body).content)
+
     def submit(self, path: str, wish: Mapping[str, object], kind: TypeAdapter[T]) -> T:
         """Have something begun once, with what of the wish is not None."""
         body = {name: value for name, value in wish.items() if value is not None}
@@ -168,9 +172,9 @@ class Server:
                 fix = "Wait a little, or have KTRDR_API_RATE_PER_S raised there."
         return ServerError(f"The server {self.url} refuses: {detail}", fix=fix, code=code)
 
-    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        for left in reversed(range(_TRIES)):
-            wait_s = _FIRST_PAUSE_S * 2.0 ** (_TRIES - 1 - left) * random.uniform(0.5, 1.0)  # noqa: S311
+    def _ask(self, method: str, path: str, *, tries: int = _TRIES, **request: Any) -> httpx.Response:
+        for left in reversed(range(tries)):
+            wait_s = _FIRST_PAUSE_S * 2.0 ** (tries - 1 - left) * random.uniform(0.5, 1.0)  # noqa: S311
             try:
                 answer = self._send(method, path, **request)
             except httpx.TransportError as error:

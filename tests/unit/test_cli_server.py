@@ -239,6 +239,50 @@ def test_bars_of_this_machine_are_not_passed_over_in_silence(world: World, tmp_p
     assert "--data names bars of this machine" in " ".join(refused.stderr.split())
 
 
+# --- tokens
+
+
+def test_an_admin_makes_lists_and_ends_tokens_from_elsewhere(world: World, tmp_path: Path) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    made = ktrdr("tokens", "create", "grafana", "--role", "viewer", "--days", "3", "--json", variables=admin)
+    assert (made.status, made.json["role"], made.json["revoked_at"]) == (0, "viewer", None)
+    lets_in = {**admin, "KTRDR_TOKEN": made.json["token"]}
+    assert ktrdr("ops", "list", variables=lets_in).status == 0
+    listed = ktrdr("tokens", "list", variables=admin).without_times()
+    assert listed == ktrdr("tokens", "list", variables=world.here).without_times()
+    assert made.json["id"] in listed.stdout
+    assert made.json["token"] not in listed.stdout
+    assert ktrdr("tokens", "revoke", "grafana", "--json", variables=admin).json["revoked"]
+    refused = ktrdr("ops", "list", variables=lets_in)
+    assert (refused.status, "was revoked" in refused.stderr) == (1, True)
+    by_whom = [entry.who for entry in world.served.api.audited() if entry.subject.startswith("grafana")]
+    assert [who.partition(" (")[0] for who in by_whom] == ["a admin", "a admin"]
+
+
+@pytest.mark.parametrize("command", ["create me --role admin", "list", "revoke me"])
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
+def test_nobody_else_does(world: World, tmp_path: Path, role: Role, command: str) -> None:
+    refused = ktrdr("tokens", *command.split(), variables=world.served.variables(tmp_path, role))
+    assert (refused.status, "takes the role admin" in refused.stderr) == (1, True)
+
+
+def test_a_token_whose_answer_is_lost_is_not_made_twice(world: World, tmp_path: Path) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    world.served.to_lose[0] = 1
+    assert ktrdr("tokens", "create", "lost", variables=admin).status == 1
+    listed = ktrdr("tokens", "list", "--json", variables=admin).json
+    assert [token["name"] for token in listed].count("lost") == 1
+
+
+@pytest.mark.parametrize("command", ["create x --role root", "revoke unheard-of", "revoke"])
+def test_what_is_wrong_with_a_token_is_said_as_it_is_here(world: World, tmp_path: Path, command: str) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    there = ktrdr("tokens", *command.split(), variables=admin)
+    here = ktrdr("tokens", *command.split(), variables=world.here)
+    assert there.status == here.status != 0
+    assert here.stderr.removeprefix("error: ") in there.stderr
+
+
 # --- which installation
 
 
@@ -268,7 +312,7 @@ def test_a_command_about_this_machine_takes_no_notice_of_the_variable(world: Wor
     assert here.status == 0
 
 
-@pytest.mark.parametrize("command", ["tokens list", "clean"])
+@pytest.mark.parametrize("command", ["clean"])
 def test_a_command_that_cannot_ask_the_server_is_not_about_this_machine_instead(
     world: World, command: str
 ) -> None:

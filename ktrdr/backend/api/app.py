@@ -29,6 +29,7 @@ from ktrdr.backend.api.results import results_router
 from ktrdr.backend.api.retrying import retrying_router
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.api.strategies import strategies_router
+from ktrdr.backend.api.tokens import tokens_router
 from ktrdr.backend.api.trainings import trainings_router
 from ktrdr.backend.tokens import AccessTokens
 from ktrdr.backend.transactions import Transactions
@@ -146,6 +147,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         models_router(service, access),
         strategies_router(service, access),
         fleet_router(service, access),
+        tokens_router(service, access),
         metrics_router(registry, access),
         docs_router(),
     ):
