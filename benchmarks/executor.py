@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 
 from benchmarks.measure import Result, alternate
 from benchmarks.plain_loop import train_plainly
@@ -23,7 +24,7 @@ def measure() -> list[Result]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
         base = job(Path(home), epochs=_EPOCHS)
-        wide = {**base.overrides, "model.architecture.hidden_layers": [64, 32]}
+        wide: dict[str, JsonValue] = {**base.overrides, "model.architecture.hidden_layers": [64, 32]}
         whole = replace(base, overrides=wide)
         seconds_of_training: list[float] = []
 

@@ -37,7 +37,7 @@ def train_plainly(
         for batch_inputs, batch_targets in loader:
             optimizer.zero_grad()
             loss = focal(model(batch_inputs), batch_targets)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             total += loss.item()
