@@ -98,7 +98,8 @@ class BarDirectory:
             made = f" of {wanted}, made of {file.timeframe}," if resampled else ""
             raise DataError(
                 f"{file.path} has no bars{made} {limits.describe()}".rstrip(" ,")
-                + f": its bars open from {describe_time(opens[0])} to {describe_time(opens[-1])} UTC."
+                + f": its bars open from {describe_time(opens[0])} to {describe_time(opens[-1])} UTC.",
+                fix="Name a range that has some of them, or add bars to the file.",
             )
         report = TradingWeek.learn(opens, file.timeframe).report(within, str(file.path))
         return LoadedBars(bars, file, resampled, report)

@@ -38,7 +38,9 @@ class TimeRange:
         if last is not None:
             last += (timedelta(days=1) if whole_day else _MICROSECOND) // _MICROSECOND
         if first is not None and last is not None and last <= first:
-            raise DataError(f"The end ({end}) is before the start ({start}).")
+            raise DataError(
+                f"The end ({end}) is before the start ({start}).", fix="Name a start before the end."
+            )
         return cls(first, last)
 
     def rows(self, opens: Int64Array) -> slice:

@@ -159,7 +159,7 @@ def test_an_empty_range_is_refused_with_what_there_is(limits: dict[str, str]) ->
 
 def test_an_end_before_the_start_is_refused() -> None:
     message = refusal(BarDirectory(DATA), start="2017-03-02", end="2017-03-01")
-    assert message == "The end (2017-03-01) is before the start (2017-03-02)."
+    assert message == "The end (2017-03-01) is before the start (2017-03-02). Name a start before the end."
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2017-13-01", "01/02/2017", "2017-03-01T25:00"])
@@ -269,3 +269,12 @@ def test_two_files_for_one_timeframe_are_refused(directory: BarDirectory, eurusd
 def test_a_long_list_is_cut(directory: BarDirectory) -> None:
     add(directory, *(f"S{i:02}_1h.csv" for i in range(15)))
     assert "S09 1h and 5 more" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"start": "2018-01-01"}, {"start": "2017-03-02", "end": "2017-03-01"}, {"end": "soon"}]
+)
+def test_a_range_that_is_refused_comes_with_what_to_do(limits: dict[str, str]) -> None:
+    with pytest.raises(DataError) as raised:
+        BarDirectory(DATA).read("EURUSD", "1h", **limits)
+    assert raised.value.fix
