@@ -155,8 +155,11 @@ class RabbitMQDelivery:
                 # A stream has nothing but acks; the broker ends the connection of who tries.
                 if state is _State.ACKED or self._is_of_stream:
                     await channel.basic_ack(self._tag, wait=False)
+                elif state is _State.NACKED:
+                    # RabbitMQ 4.3 counts what is rejected as a failed delivery, and not what is nacked.
+                    await channel.basic_nack(self._tag, wait=False)
                 else:
-                    await channel.basic_reject(self._tag, requeue=state is _State.NACKED, wait=False)
+                    await channel.basic_reject(self._tag, requeue=False, wait=False)
         except (*LIBRARY_ERRORS, TimeoutError) as error:
             raise self._lost() from error
         finally:
