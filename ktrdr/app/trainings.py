@@ -17,7 +17,15 @@ from ktrdr.backend.service import Backend
 from ktrdr.backend.sharing import Shared
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter, Witness
-from ktrdr.backend.wishes import Accepted, DefaultMode, Preparation, RetryWish, TrainingWish, digest_of
+from ktrdr.backend.wishes import (
+    Accepted,
+    DefaultMode,
+    Preparation,
+    RetryWish,
+    TrainingWish,
+    digest_of,
+    stated,
+)
 from ktrdr.blobs.store import BlobStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.ids import IdFactory
@@ -230,10 +238,10 @@ class Trainings:
 
 
 def _idempotency(key: str | None, *wanted: object) -> Idempotency | None:
-    """Return what a request is known by; what is wanted may be dataclasses."""
+    """Return what a request is known by; what is wanted may be wishes."""
     if key is None:
         return None
-    plain = [astuple(each) if isinstance(each, TrainingWish | RetryWish) else each for each in wanted]
+    plain = [stated(each) if isinstance(each, TrainingWish | RetryWish) else each for each in wanted]
     return Idempotency(key, digest_of(plain))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,3 +96,17 @@ def digest_of(wanted: object) -> str:
         wanted: of what JSON has; whatever else counts as its text.
     """
     return hashlib.sha256(json.dumps(wanted, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def stated(wish: "TrainingWish | RetryWish | StrategyText") -> dict[str, object]:
+    """Return what a wish says other than by default, by name.
+
+    So one from before there was a certain field is the same as one that leaves it out.
+    """
+    said: dict[str, object] = {}
+    for each in fields(wish):
+        value = getattr(wish, each.name)
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if default is MISSING or value != default:
+            said[each.name] = stated(value) if isinstance(value, StrategyText) else value
+    return said
