@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
+from ktrdr.cli.interrupts import run_service, until_begun
 from ktrdr.cli.output import EXIT_FAILED, reporting_errors
 from ktrdr.cli.settings import BrokerOption, PrefixOption, settings_for
 
@@ -83,7 +84,7 @@ def agent(
     Each option is also a setting. The broker's address holds a password: put it into KTRDR_BROKER_URL, or
     into a file that only you can read, and that file's name into KTRDR_BROKER_URL_FILE.
     """
-    with reporting_errors():
+    with reporting_errors(), until_begun():
         settings = settings_for(
             context,
             is_service=True,
@@ -99,7 +100,6 @@ def agent(
             drain_s=drain,
         )
         from ktrdr.app.hosting import run_agent
-        from ktrdr.cli.interrupts import run_service
 
         try:
             run_service(lambda soon, at_once: run_agent(settings, stop=soon, at_once=at_once))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ktrdr.cli.interrupts import run_until_interrupted, until_begun
 from ktrdr.cli.output import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -72,7 +73,7 @@ def drill(
     else uses and that are removed after. Two small agents train for real on this machine meanwhile. What is
     yours is not touched.
     """
-    with reporting_errors(as_json=as_json):
+    with reporting_errors(as_json=as_json), until_begun():
         settings = settings_for(context, broker_url=url, management_url=management)
         from ktrdr.drill.catalog import DRILLS, chosen
 
@@ -80,7 +81,6 @@ def drill(
             _list(DRILLS, as_json=as_json)
             return
         from ktrdr.app.connecting import broker_url
-        from ktrdr.cli.interrupts import run_until_interrupted
         from ktrdr.drill.running import Wish, run_drills
 
         wish = Wish(

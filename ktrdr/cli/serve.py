@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ktrdr.cli.interrupts import run_until_interrupted, until_begun
 from ktrdr.cli.output import err, reporting_errors
 from ktrdr.cli.settings import BrokerOption, PrefixOption, settings_for
 
@@ -42,7 +43,7 @@ def serve(
     is lost by stopping it, by a crash of it, or by a broker that is away. Any number may run at once on one
     database and one broker: what one leaves, another goes on with.
     """
-    with reporting_errors():
+    with reporting_errors(), until_begun():
         settings = settings_for(
             context,
             is_service=True,
@@ -53,7 +54,6 @@ def serve(
             insecure=insecure or None,
         )
         from ktrdr.app.serving import serve_until
-        from ktrdr.cli.interrupts import run_until_interrupted
 
         run_until_interrupted(
             lambda stop: serve_until(settings, stop),

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ktrdr.cli.interrupts import run_until_interrupted, until_begun
 from ktrdr.cli.output import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -14,8 +15,11 @@ from ktrdr.cli.output import (
 from ktrdr.cli.settings import DataOption, installation_for
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pydantic import JsonValue
 
+    from ktrdr.backend.records import OperationRecord
     from ktrdr.backend.wishes import TrainingWish
     from ktrdr.client.port import Installation
     from ktrdr.training.execution_mode_selector import Mode
@@ -72,7 +76,7 @@ def train(
     a host agent goes on, and `ktrdr ops watch` follows it.
     Where it runs, and why, is kept with the operation: `ktrdr ops show`.
     """
-    with reporting_errors(as_json=as_json):
+    with reporting_errors(as_json=as_json), until_begun():
         installation = installation_for(context, data=data)
         from ktrdr.backend.wishes import TrainingWish
         from ktrdr.cli.config import parse_mode
@@ -95,16 +99,17 @@ def _train_and_show(
     installation: "Installation", wish: "TrainingWish", mode: "Mode | None", *, as_json: bool
 ) -> None:
     from ktrdr.backend.states import State
-    from ktrdr.cli.interrupts import run_until_interrupted
     from ktrdr.cli.training_view import TrainingView, outcome_as_json, print_outcome
 
-    with TrainingView(quiet=as_json, here=installation.here) as view:
-        record = run_until_interrupted(
-            lambda stop: installation.train(
+    view = TrainingView(quiet=as_json, here=installation.here)
+
+    async def train(stop: "asyncio.Event") -> "OperationRecord":
+        with view:
+            return await installation.train(
                 wish, mode, stop=stop, listener=view.listener, on_waiting=view.waiting
-            ),
-            on_interrupt=view.interrupted,
-        )
+            )
+
+    record = run_until_interrupted(train, on_interrupt=view.interrupted)
     if as_json:
         print_json(outcome_as_json(record, installation))
     else:

@@ -1,9 +1,15 @@
 """`ktrdr work`: run what waits."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from ktrdr.cli.interrupts import run_until_interrupted, until_begun
 from ktrdr.cli.output import EXIT_CANCELLED, err, reporting_errors
 from ktrdr.cli.settings import settings_for
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def work(context: typer.Context) -> None:
@@ -11,10 +17,9 @@ def work(context: typer.Context) -> None:
 
     `ktrdr train --detach` starts this in the background. Ctrl-C gives what runs back: it stays pending.
     """
-    with reporting_errors():
+    with reporting_errors(), until_begun():
         settings = settings_for(context)
         from ktrdr.app.embedded import work_until_idle
-        from ktrdr.cli.interrupts import run_until_interrupted
         from ktrdr.cli.training_view import TrainingView
 
         was_interrupted = False
@@ -24,11 +29,11 @@ def work(context: typer.Context) -> None:
             was_interrupted = True
             err.print("Giving back what runs …")
 
-        with TrainingView() as view:
-            finished = run_until_interrupted(
-                lambda stop: work_until_idle(settings, stop=stop, on_change=view.listener.on_change),
-                on_interrupt=interrupted,
-            )
+        async def run(stop: "asyncio.Event") -> int:
+            with TrainingView() as view:
+                return await work_until_idle(settings, stop=stop, on_change=view.listener.on_change)
+
+        finished = run_until_interrupted(run, on_interrupt=interrupted)
     count = f"{finished} operation{'s' if finished != 1 else ''} finished"
     if was_interrupted:
         err.print(f"{count}; what is not waits for the next `ktrdr work` or `ktrdr train`.")
