@@ -12,19 +12,33 @@ from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.work import Work
 from ktrdr.events import EVENT_TYPES, FailureCause, OperationEvent, TrainingRequested
 
+LOOK_AT = 256
+"""Rows at once: after a long outage thousands wait."""
 _MARK_WITHIN_S = 0.02
 _TYPES = {kind.type_name(): kind for kind in EVENT_TYPES if issubclass(kind, OperationEvent)}
 
 
 @dataclass(frozen=True, slots=True)
 class UnsentEvent:
-    """One row of the outbox, without what it says: there may be thousands."""
+    """One row of the outbox, without what it says."""
 
     row_id: int
     event_id: str
     operation_id: str
     delay_s: float
     """How long to wait from when it was first seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look into the outbox has found."""
+
+    waiting: list[UnsentEvent]
+    """What was looked at, in the order of the decisions: at most `LOOK_AT`."""
+    outgoing: list[OutgoingEvent]
+    """Those of them that are to be published here and now."""
+    is_last: bool
+    """Whether there was nothing after them."""
 
 
 class Outbox:
@@ -59,29 +73,32 @@ class Outbox:
         """Have what this process commits told at once, in whichever thread; None: no more."""
         self._store.publish_for(self._owner, self._instance, tell)
 
-    def unsent(
-        self, is_due: Callable[[UnsentEvent], bool], *, at_most: int
-    ) -> tuple[list[UnsentEvent], list[OutgoingEvent]]:
-        """Return what is to be published, in the order of the decisions, and the first that is to be so here.
-
-        It blocks.
+    def unsent(self, is_due: Callable[[UnsentEvent], bool], *, after: int = 0, at_most: int) -> Look:
+        """Look at some of what is yet to be published. It blocks.
 
         Args:
             is_due: tells which of them are of interest now.
-            at_most: so many of these are claimed and read.
+            after: the row before the first that is looked at.
+            at_most: so many of those of interest are claimed and read; what follows them is not looked at.
         """
+        values = {"of_owner": self._owner, "after": after, "at_most": LOOK_AT}
         with self._store.reading() as connection:
-            rows = connection.execute(UNSENT, {"of_owner": self._owner}).all()
-        unsent = [UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s) for row in rows]
-        due = [
-            (waiting.row_id, row.claimed_by is not None)
-            for waiting, row in zip(unsent, rows, strict=True)
-            if row.claimed_by in (None, self._instance) and is_due(waiting)
-        ][:at_most]
-        ours = [row_id for row_id, is_ours in due if is_ours]
-        if free := [row_id for row_id, is_ours in due if not is_ours]:
+            rows = connection.execute(UNSENT, values).all()
+        is_last = len(rows) < LOOK_AT
+        waiting: list[UnsentEvent] = []
+        ours: list[int] = []
+        free: list[int] = []
+        for row in rows:
+            if len(ours) + len(free) >= at_most:
+                is_last = False
+                break
+            event = UnsentEvent(row.id, row.event_id, row.operation_id, row.delay_s)
+            waiting.append(event)
+            if row.claimed_by in (None, self._instance) and is_due(event):
+                (free if row.claimed_by is None else ours).append(event.row_id)
+        if free:
             ours += self._store.change(partial(self._claim, free))
-        return unsent, self._read(ours) if ours else []
+        return Look(waiting, self._read(ours) if ours else [], is_last)
 
     def _claim(self, row_ids: list[int], work: Work) -> list[int]:
         values = {"of_rows": row_ids, "claimed_by": self._instance}

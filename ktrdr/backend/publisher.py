@@ -8,10 +8,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from ktrdr.backend.outbox import Outbox, UnsentEvent
+from ktrdr.backend.outbox import Look, Outbox, UnsentEvent
 from ktrdr.backend.records import OperationRecord, OutgoingEvent
 from ktrdr.backend.waiting import Offload, wait_for
 from ktrdr.bus.publisher import EventPublisher
@@ -66,6 +67,7 @@ class OutboxRelay:
         self._in_hand: set[str] = set()  # event ids of all in the queues
         self._settled: dict[str, None] = {}  # event ids of the last that are done, oldest first
         self._has_more = False
+        self._given_back = 0  # how often what was taken has to be read again
         self._outstanding = asyncio.Semaphore(_OUTSTANDING)
         self._publishing: asyncio.TaskGroup | None = None
         self.idle = asyncio.Event()
@@ -125,29 +127,41 @@ class OutboxRelay:
 
     async def _read(self) -> float | None:
         """Take what is due of the outbox, and return in how many seconds the next is."""
-        # Whoever is done makes room for the next, and wakes us.
-        room = max(0, _AT_HAND - len(self._in_hand))
         # One moment for all: what is not due then is waited for, however long the reading takes.
         now = self._clock.monotonic()
-        try:
-            unsent, outgoing = await self._offload(
-                lambda: self._outbox.unsent(lambda waiting: self._is_due(waiting, now), at_most=room)
-            )
-        except (DatabaseUnavailableError, StorageFullError) as error:
-            _log.warning("outbox cannot be read", error=str(error))
-            return _LONGEST_PAUSE_S
-        # A pause counts from when this process first saw the event, whatever wall clocks say. What was marked
-        # sent while the outbox was being read may still be in what was read.
-        self._schedule = {
-            waiting.event_id: self._schedule.get(waiting.event_id, _Turn(now + waiting.delay_s))
-            for waiting in unsent
-            if waiting.event_id not in self._settled
-        }
-        self._has_more = room == 0 or len(outgoing) == room
-        for event in outgoing:
-            self._take(event)
+        gone = set(self._schedule)
+        after = 0
+        given_back = self._given_back
+        # Whoever is done makes room for the next, and wakes us. What was given back comes before the rest.
+        while (room := _AT_HAND - len(self._in_hand)) > 0:
+            try:
+                look = await self._offload(partial(self._look, now, after, room))
+            except (DatabaseUnavailableError, StorageFullError) as error:
+                _log.warning("outbox cannot be read", error=str(error))
+                return _LONGEST_PAUSE_S
+            if self._given_back != given_back:
+                break
+            for waiting in look.waiting:
+                gone.discard(waiting.event_id)
+                # What was marked sent while the outbox was being read may still be in what was read.
+                if waiting.event_id not in self._settled:
+                    # A pause counts from when this process first saw the event, whatever wall clocks say.
+                    self._schedule.setdefault(waiting.event_id, _Turn(now + waiting.delay_s))
+            for event in look.outgoing:
+                self._take(event)
+            self._has_more = not look.is_last
+            if look.is_last:
+                for event_id in gone:
+                    self._schedule.pop(event_id, None)
+                break
+            after = look.waiting[-1].row_id
+        else:
+            self._has_more = True
         self._rest_if_done()
         return min((turn.at - now for turn in self._schedule.values() if turn.at > now), default=None)
+
+    def _look(self, now: float, after: int, room: int) -> Look:
+        return self._outbox.unsent(lambda waiting: self._is_due(waiting, now), after=after, at_most=room)
 
     def _is_due(self, waiting: UnsentEvent, now: float) -> bool:
         # One that waits does not hold up later ones of its operation: a request that a later decision
@@ -168,6 +182,7 @@ class OutboxRelay:
                     went_out = await self._publish(queue[0])
                 if not went_out:
                     # Those that follow are read again, and do not wait for it.
+                    self._given_back += 1
                     self._wake.set()
                     return
                 self._in_hand.discard(queue.popleft().event_id)
@@ -208,6 +223,7 @@ class OutboxRelay:
             self._pause(outgoing, error)
             return False
         self._settled[outgoing.event_id] = None
+        self._schedule.pop(outgoing.event_id, None)
         if len(self._settled) > _REMEMBERED:
             del self._settled[next(iter(self._settled))]
         if changed is not None:

@@ -225,7 +225,7 @@ def test_what_two_claim_at_once_is_published_by_one_of_them(
         transactions = Transactions(stores[index], BROKER_OWNER, clock=SystemClock(), offload=_never)
         outbox = Outbox(stores[index], BROKER_OWNER, f"instance-{index}", RetryPolicy(1.0), transactions)
         meeting.wait(WITHIN_S)
-        _, ours = outbox.unsent(lambda waiting: True, at_most=64)
+        ours = outbox.unsent(lambda waiting: True, at_most=64).outgoing
         assert all(isinstance(outgoing.event, TrainingRequested) for outgoing in ours)
         return {outgoing.event_id for outgoing in ours}
 

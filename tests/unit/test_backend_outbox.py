@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
-from ktrdr.backend.outbox import Outbox
+from ktrdr.backend.instances import BROKER_OWNER
+from ktrdr.backend.outbox import LOOK_AT, Look, Outbox
 from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.records import OutgoingEvent
 from ktrdr.backend.states import State
@@ -22,6 +23,8 @@ from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
 from ktrdr.clock import SystemClock
 from ktrdr.errors import BusUnavailableError, OversizedError, PublishTimeoutError
+from ktrdr.events import CancelRequested
+from ktrdr.events.codec import decode
 from ktrdr.events.message import Message
 from ktrdr.ids import RandomIds
 from tests.unit.backend_cases import World, eventually, inline, started, wish
@@ -318,3 +321,60 @@ async def test_many_that_wait_for_a_broker_are_each_published_once_when_it_is_ba
     assert sorted(str(message.correlation_id) for message in buses[0].published) == sorted(ids)
     assert {world.get(operation_id).state for operation_id in ids} == {State.QUEUED}
     assert _unsent(world) == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_look_into_a_long_outbox_reads_a_part_and_what_is_due_goes_out_in_order(world: World) -> None:
+    runs = [await world.running() for _ in range(2)]
+    stops = [world.agent.stop_of(run) for run in runs]
+    waiting, due = LOOK_AT + 50, 100
+
+    def fill(work: Work) -> None:
+        for _ in range(waiting):
+            work.send(stops[0], owner=BROKER_OWNER, delay_s=3600.0)
+        for index in range(due):
+            reason = f"{index:04}"
+            work.send(stops[index % 2].model_copy(update={"reason": reason}), owner=BROKER_OWNER)
+
+    world.store.change(fill)
+    looks: list[int] = []
+
+    async def counting(function: Callable[[], T]) -> T:
+        outcome = function()
+        assert isinstance(outcome, Look)
+        looks.append(len(outcome.waiting))
+        return outcome
+
+    bus = Obstructed(MemoryBus(world.broker))
+    # What follows the first of its operation is given back then, and does not wait for it.
+    bus.before = [BusUnavailableError()]
+    transactions = Transactions(world.store, BROKER_OWNER, clock=SystemClock(), offload=inline)
+    relay = OutboxRelay(
+        Outbox(world.store, BROKER_OWNER, "one", RetryPolicy(1.0), transactions),
+        EventPublisher(
+            cast(Bus, bus), sender=BROKER_OWNER, ids=RandomIds(), clock=world.clock, timeout_s=5.0
+        ),
+        clock=world.clock,
+        offload=counting,
+        on_change=lambda operation: None,
+        on_requested=lambda request, event_id: None,
+    )
+    running = asyncio.create_task(relay.run())
+    await eventually(lambda: len(bus.published) == due - 1, "publishing what did not fail")
+    await eventually(relay.idle.is_set, "a pause")
+
+    async def went_out() -> bool:
+        await world.pass_time(1)
+        return len(_unsent(world)) == waiting
+
+    await eventually(went_out, "a second try")
+    running.cancel()
+    await asyncio.wait((running,))
+
+    assert max(looks) == LOOK_AT
+    reasons = [cast(CancelRequested, decode(message).event).reason for message in bus.published]
+    assert sorted(reasons) == [f"{index:04}" for index in range(due)]
+    failed = reasons[-1]
+    for parity in range(2):
+        of_operation = [reason for reason in reasons if int(reason) % 2 == parity and reason != failed]
+        assert of_operation == sorted(of_operation)
