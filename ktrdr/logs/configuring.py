@@ -16,6 +16,9 @@ from ktrdr.logs.redaction import redact, redact_fields
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
+_SAID_BY_US = ("aiormq",)
+"""Libraries whose errors are told with what they mean here, once, rather than at each try."""
+
 
 def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> None:
     """Set up logging for this process, and for the libraries in it; safe to call again.
@@ -32,6 +35,8 @@ def configure_logging(level: LogLevel = "info", form: LogFormat = "auto") -> Non
     root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _ToStructlog)]
     # Of these, most say too much at debug and info.
     root.addHandler(_ToStructlog(max(getattr(logging, level.upper()), logging.WARNING)))
+    for name in _SAID_BY_US:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def configure_logging_of_guest(level: LogLevel = "warning", form: LogFormat = "auto") -> None:

@@ -95,6 +95,7 @@ def test_what_other_libraries_log_has_the_same_form(capsys: pytest.CaptureFixtur
     with structlog.contextvars.bound_contextvars(operation_id="op-1"):
         logging.getLogger("library").warning("lost %s", "it")
     logging.getLogger("library").info("nobody cares")
+    logging.getLogger("aiormq.connection").error("what is said elsewhere, and once")
     [line] = said_in_json(capsys)
     del line["timestamp"]
     assert line == {"event": "lost it", "level": "warning", "logger": "library", "operation_id": "op-1"}
