@@ -131,9 +131,7 @@ async def test_what_one_backend_records_late_undoes_nothing_that_another_has(wor
         slots_busy=0,
     )
     draining = ready.model_copy(update={"state": "draining"})
-    prompt, late = (
-        Presences(world.store, clock=world.clock, offload=inline, lease_s=30.0) for _ in range(2)
-    )
+    prompt, late = (Presences(world.store, clock=world.clock, offload=inline, lease_s=30.0) for _ in range(2))
     said_at = datetime(2020, 1, 1, tzinfo=UTC)  # by its own clock
 
     def hear(presences: Presences, event: AgentPresence, after_s: float) -> None:
