@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,9 @@ settings.load_profile("exploring" if os.environ.get("KTRDR_TEST_RANDOM") else "r
 
 # The many processes that tests start read compiled modules, which saves each some 0.5 s of a core.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell has what it runs in the background ignore Ctrl-C, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Threads of torch that wait for each other spin, for a minute instead of a second beside other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

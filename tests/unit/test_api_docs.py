@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 import pytest
 
 from ktrdr.backend.states import State
+from ktrdr.backend.tokens import Role
 from ktrdr.blobs.directory import DirectoryBlobStore
 from tests.unit.api_cases import Api
 from tests.unit.backend_cases import wish
@@ -55,7 +56,7 @@ async def test_nothing_else_of_the_package_is_served(api: Api, name: str) -> Non
 
 async def test_the_examples_run(api: Api) -> None:
     """As whoever presses `Execute` sends them, with the id of an operation that there is."""
-    async with api.at_work(), api.client() as client:
+    async with api.at_work(), api.client(role=Role.ADMIN) as client:
         blob = DirectoryBlobStore(api.settings.blobs_dir).put(b"bars")
         bars = tuple(each.model_copy(update={"blob": blob}) for each in wish().datasets)
         ended = await api.submitted(datasets=bars)
