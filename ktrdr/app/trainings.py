@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import structlog
 
@@ -112,7 +112,7 @@ class Trainings:
             if mode is not Mode.LOCAL:
                 await self._settle()
             # Who asks for many at once asks for the same with other seeds.
-            same = digest_of((type(wish.strategy).__name__, *astuple(replace(wish, seed=None)), mode))
+            same = digest_of([stated(replace(wish, seed=None)), mode])
             prepared, decision = await self._ready.of(same, get_ready)
             told = prepared.told
             return submission_of(prepared, wish, self._ids, decision)
