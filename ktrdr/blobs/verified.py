@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 from ktrdr.errors import BlobCorruptError, BlobError, BlobRefusedError, StorageFullError
-from ktrdr.events.references import BlobRef
+from ktrdr.events.references import BlobRef, FileDigest
 
 CHUNK_BYTES = 1024 * 1024
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def check_size(ref: BlobRef, size: int) -> None:
+def check_size(ref: BlobRef | FileDigest, size: int) -> None:
     """Check the size that the store says a blob has.
 
     Raises:
@@ -39,7 +39,7 @@ def check_limit(ref: BlobRef, limit_bytes: int) -> None:
         )
 
 
-def verified(chunks: Iterable[bytes], ref: BlobRef) -> Iterator[bytes]:
+def verified(chunks: Iterable[bytes], ref: BlobRef | FileDigest) -> Iterator[bytes]:
     """Pass content through and check it.
 
     Raises:

@@ -1,21 +1,19 @@
 """Files of a model version, fetched from where they are: whole and as they were persisted, or not at all."""
 
 import errno
-import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 from ktrdr.backend.records import ModelRecord
-from ktrdr.errors import ModelCorruptError, ModelError, StorageFullError
+from ktrdr.blobs.verified import sync_directory, verified
+from ktrdr.errors import BlobCorruptError, ModelCorruptError, ModelError, StorageFullError
 from ktrdr.events import FileDigest
 from ktrdr.models.directory import SUMS_FILE, ModelDirectory, checked_file_name, sums_of
-
-CHUNK_BYTES = 256 * 1024
 
 Take: TypeAlias = Callable[[Iterator[bytes]], None]
 """Takes the parts of a file; is called again, with the first part, when they have not come to their end."""
@@ -55,7 +53,8 @@ def download_model(
         for name, digest in files.items():
             _fetch(model.name, unfinished / name, digest, read, _beyond(complete, on_bytes))
             complete += digest.size
-        (unfinished / SUMS_FILE).write_text(sums_of(files), encoding="utf-8")
+        _write(unfinished / SUMS_FILE, [sums_of(files).encode()], lambda count: None)
+        sync_directory(unfinished)
         unfinished.rename(target)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -80,24 +79,26 @@ def _fetch(
     on_bytes: Callable[[int], None],
 ) -> None:
     def take(parts: Iterator[bytes]) -> None:
-        found, size = hashlib.sha256(), 0
-        with path.open("wb") as file:
-            for part in parts:
-                size += len(part)
-                if size > digest.size:
-                    break
-                found.update(part)
-                file.write(part)
-                on_bytes(size)
-            file.flush()
-            os.fsync(file.fileno())
-        if size != digest.size or found.hexdigest() != digest.sha256:
+        try:
+            _write(path, verified(parts, digest), on_bytes)
+        except BlobCorruptError as error:
             raise ModelCorruptError(
                 f"What came as {path.name} of model {model} is not what was persisted.",
                 fix=f"Have its files examined: ktrdr models verify {model}",
-            )
+            ) from error
 
     read(path.name, take)
+
+
+def _write(path: Path, parts: Iterable[bytes], on_bytes: Callable[[int], None]) -> None:
+    so_far = 0
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)
+            so_far += len(part)
+            on_bytes(so_far)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _disk_error(error: OSError, directory: Path, needed: int) -> ModelError | StorageFullError:

@@ -26,7 +26,8 @@ from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import AccessToken, AccessTokens, NewToken, Role
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
-from ktrdr.client.downloading import CHUNK_BYTES, Take
+from ktrdr.blobs.verified import read_chunks
+from ktrdr.client.downloading import Take
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.clock import SystemClock
 from ktrdr.errors import StrategyError
@@ -125,8 +126,7 @@ class EmbeddedInstallation:
 
     def read_file(self, model: ModelRecord, file: str, take: Take) -> None:
         """See `Installation.read_file`."""
-        with (ModelDirectory(self._settings.models_dir).path(model.name) / file).open("rb") as source:
-            take(iter(lambda: source.read(CHUNK_BYTES), b""))
+        take(read_chunks(ModelDirectory(self._settings.models_dir).path(model.name) / file))
 
     def verify(self, name: str) -> list[Finding]:
         """See `Installation.verify`."""
