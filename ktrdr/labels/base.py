@@ -14,6 +14,8 @@ from ktrdr.market.bars import Bars
 from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry
 
+FloatArray = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -25,6 +27,8 @@ class Labels:
     """Class numbers, or returns for regression; one per time."""
     known_at: pd.DatetimeIndex
     """Open time of the bar at whose close each label is known: the split must not let it cross."""
+    weights: FloatArray | None = None
+    """How much each counts when training rows are drawn: above 0, 1 on average. None: all alike."""
 
 
 ACTIONS = ("BUY", "HOLD", "SELL")
@@ -59,18 +63,16 @@ class LabelSource(Parameters, ABC):
 LABELS: Registry[LabelSource] = Registry("label source")
 
 
-FloatArray = npt.NDArray[np.float64]
-
-
 def labels_at(
     bars: Bars,
     positions: npt.NDArray[np.int64],
     values: npt.NDArray[np.int64] | npt.NDArray[np.float32],
     known_at: npt.NDArray[np.int64],
+    weights: FloatArray | None = None,
 ) -> Labels:
     """Return labels whose bars, and the bars at which they are known, are given by position."""
     times = pd.DatetimeIndex(bars.index)
-    return Labels(times[positions], values, times[known_at])
+    return Labels(times[positions], values, times[known_at], weights)
 
 
 def prices(bars: Bars, name: Literal["open", "high", "low", "close"]) -> FloatArray:
