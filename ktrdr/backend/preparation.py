@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class PreparedTraining:
 
     strategy: StrategyDocument
     symbol: str
+    """Or what several are called together."""
     timeframe: str
     """The base timeframe."""
     datasets: tuple[DatasetRef, ...]
@@ -87,11 +89,11 @@ def prepare_training(
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
     datasets, reports, files = [], [], []
-    for timeframe in wanted.timeframes:
-        loaded = directory.read(wanted.symbol, timeframe, start or wanted.start, end or wanted.end)
+    for symbol, timeframe in product(wanted.symbols, wanted.timeframes):
+        loaded = directory.read(symbol, timeframe, start or wanted.start, end or wanted.end)
         reports.append(loaded.report)
         files.append(loaded.file.path)
-        datasets.append(write_snapshot(loaded.bars, wanted.symbol, timeframe, blobs))
+        datasets.append(write_snapshot(loaded.bars, symbol, timeframe, blobs))
     document = StrategyDocument(
         name=parsed.name, yaml=text, sha256=parsed.sha256, overrides=dict(overrides or {})
     )

@@ -147,6 +147,9 @@ def predict(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model name, or the path of a version directory.")],
     data: DataOption = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="Whose bars; default: the symbol that the model was trained on.")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="First prediction, UTC.", metavar="DATE")] = None,
     end: Annotated[str | None, typer.Option(help="Last prediction, UTC.", metavar="DATE")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="Only the last so many bars.")] = None,
@@ -166,10 +169,15 @@ def predict(
         from ktrdr.settings import load_settings
 
         metadata = loaded.metadata
+        if symbol is None and len(metadata.training_symbols) > 1:
+            raise DataError(
+                f"{model} was trained on {', '.join(metadata.training_symbols)}.",
+                fix="Name one with --symbol; another one may be given, too.",
+            )
         directory = BarDirectory(data or load_settings().data_dir)
         # All earlier bars are read too: the first prediction needs them to warm up.
         bars = {
-            timeframe: directory.load(metadata.symbol, timeframe, end=end)
+            timeframe: directory.load(symbol or metadata.symbol, timeframe, end=end)
             for timeframe in metadata.training_timeframes
         }
         predictions = loaded.predict(bars)

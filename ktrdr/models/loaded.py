@@ -15,6 +15,7 @@ from torch import nn
 from ktrdr.errors import DataError, ModelCorruptError, ModelNotFoundError, StrategyError
 from ktrdr.features.compute import compute_features, compute_indicators, drop_warmup
 from ktrdr.features.normalization import Scaling, apply_scalings
+from ktrdr.features.windows import Windows, complete_windows
 from ktrdr.market.bars import BAR_COLUMNS, Bars
 from ktrdr.market.resample import resample
 from ktrdr.market.timeframe import Timeframe
@@ -36,6 +37,7 @@ class LoadedModel:
     def __init__(self, metadata: ModelMetadata, strategy: Strategy, module: nn.Module) -> None:
         self.metadata = metadata
         self._plan = strategy.feature_plan
+        self._window = strategy.network.window
         self._module = module
         self._scalings = {
             feature_id: Scaling(record.method, record.offset, record.scale)
@@ -43,7 +45,7 @@ class LoadedModel:
         }
 
     def predict(self, bars: Bars | Mapping[str, Bars]) -> pd.DataFrame:
-        """Return the model's answer for each bar, known at the bar's close.
+        """Return the model's answer for each bar of one symbol, known at the bar's close.
 
         Args:
             bars: of the base timeframe, indexed by aware open times, with the columns open, high, low, close
@@ -53,7 +55,8 @@ class LoadedModel:
 
         Returns:
             A table indexed by time (UTC): a probability per class, in columns named as the classes, or the
-            column ``value`` for a regression. Bars in the warm-up are absent.
+            column ``value`` for a regression. Bars in the warm-up are absent, and so are, for a network that
+            is given sequences, those with too few bars since the start or since a hole in the data.
 
         Raises:
             DataError: the bars are not what is described above, have problems, or are too few.
@@ -63,9 +66,19 @@ class LoadedModel:
         values = compute_indicators(self._plan, complete, _go_on)
         matrix, _ = drop_warmup(compute_features(self._plan, values, complete, _go_on))
         apply_scalings(matrix.feature_ids, matrix.values, self._scalings)
-        outputs = predict(self._module, matrix.values, self.metadata.output_type, _go_on)
+        opens = pd.DatetimeIndex(complete[self._plan.base_timeframe].index)
+        timeframe = Timeframe.parse(self._plan.base_timeframe)
+        ends = complete_windows(matrix, opens, timeframe, self._window)
+        if not len(ends):
+            raise DataError(
+                f"The model needs {self._window} consecutive bars with a value for every feature; "
+                f"of {len(opens)} bars, {len(matrix.times)} have one.",
+                fix="Give more bars.",
+            )
+        inputs = Windows(matrix.values, ends, self._window)
+        outputs = predict(self._module, inputs, self.metadata.output_type, _go_on)
         columns = list(self.metadata.classes) or ["value"]
-        return pd.DataFrame(outputs, index=matrix.times, columns=columns)
+        return pd.DataFrame(outputs, index=matrix.times[ends], columns=columns)
 
     def _complete(self, given: Mapping[str, Bars]) -> dict[str, Bars]:
         """Return checked bars of every timeframe that the features need."""

@@ -20,7 +20,7 @@ _AT: Path = ("training_data",)
 class MarketChoice:
     """Which bars a strategy is trained on."""
 
-    symbol: str
+    symbols: tuple[str, ...]
     timeframes: tuple[str, ...]
     """In the order of the file, which is what ``timeframes: all`` means."""
     base_timeframe: str
@@ -33,7 +33,7 @@ def resolve_market(data: Mapping[str, JsonValue], findings: Findings) -> MarketC
     section = findings.section(TrainingDataSection, meaningful(TrainingDataSection, data, _AT, findings), _AT)
     if section is None:
         return None
-    symbol = _symbol(section, findings)
+    symbols = _symbols(section, findings)
     timeframes = _timeframes(section, findings)
     start, end = section.start_date, section.end_date
     if section.date_range is not None:
@@ -44,9 +44,9 @@ def resolve_market(data: Mapping[str, JsonValue], findings: Findings) -> MarketC
                     findings.problem((*_AT, "date_range", name), f"contradicts {name}_date ({other})")
             start, end = dates.start or start, dates.end or end
     _check_dates(start, end, findings)
-    if symbol is None or timeframes is None:
+    if symbols is None or timeframes is None:
         return None
-    return MarketChoice(symbol, *timeframes, start, end)
+    return MarketChoice(symbols, *timeframes, start, end)
 
 
 def _check_dates(start: str | None, end: str | None, findings: Findings) -> None:
@@ -58,27 +58,39 @@ def _check_dates(start: str | None, end: str | None, findings: Findings) -> None
             return
 
 
-def _symbol(section: TrainingDataSection, findings: Findings) -> str | None:
+def _symbols(section: TrainingDataSection, findings: Findings) -> tuple[str, ...] | None:
     path = (*_AT, "symbols")
     symbols = findings.section(SymbolsSection, section.symbols, path)
     if symbols is None:
         return None
     if symbols.selection_criteria is not None:
         findings.warning(
-            (*path, "selection_criteria"), "has no effect: name the symbol; nothing is selected by criteria"
+            (*path, "selection_criteria"),
+            "has no effect: name the symbols; nothing is selected by criteria",
         )
     listed = symbols.listed or symbols.symbols or []
-    if symbols.mode == "multi_symbol" or len(listed) > 1:
-        findings.problem(
-            path, "training on several symbols is not supported by this version; set mode: single and symbol"
-        )
+    where = (*path, "list" if symbols.listed else "symbols")
+    if symbols.listed and symbols.symbols and symbols.listed != symbols.symbols:
+        findings.problem((*path, "symbols"), "contradicts list, which is the same by another name")
         return None
-    symbol = symbols.symbol or (listed[0] if listed else None)
-    if symbol is None:
-        findings.problem((*path, "symbol"), "is missing: mode single needs a symbol")
-    elif listed and listed[0] != symbol:
-        findings.problem((*path, "symbol"), f"contradicts the list, which has {listed[0]}")
-    return symbol
+    if not listed:
+        if symbols.symbol is None:
+            name = "symbol" if symbols.mode == "single" else "list"
+            findings.problem((*path, name), f"is missing: mode {symbols.mode} needs it")
+            return None
+        if symbols.mode == "multi_symbol":
+            findings.warning((*path, "mode"), "there is one symbol; mode: single says so")
+        return (symbols.symbol,)
+    if twice := sorted({name for name in listed if listed.count(name) > 1}):
+        findings.problem(where, f"names {', '.join(twice)} twice")
+        return None
+    if symbols.mode == "single" and len(listed) > 1:
+        findings.problem(where, "has several symbols, which needs mode: multi_symbol")
+        return None
+    if symbols.symbol is not None and symbols.symbol not in listed:
+        findings.problem((*path, "symbol"), f"contradicts {where[-1]}, which has {', '.join(listed)}")
+        return None
+    return tuple(listed)
 
 
 def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple[str, ...], str] | None:

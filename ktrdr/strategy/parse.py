@@ -119,7 +119,7 @@ def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
         name=top.name,
         description=top.description,
         version=top.version,
-        symbol=market.symbol,
+        symbols=market.symbols,
         timeframes=plan.timeframes,
         base_timeframe=market.base_timeframe,
         start=market.start,

@@ -12,6 +12,9 @@ from ktrdr.labels import LabelSource
 from ktrdr.losses import Loss, OutputFormat
 from ktrdr.networks import Network
 
+_LONGEST_NAME = 48
+"""Of several symbols; a directory's name has to fit more than that."""
+
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 
 
@@ -96,7 +99,8 @@ class Strategy:
     name: str
     description: str | None
     version: str
-    symbol: str
+    symbols: tuple[str, ...]
+    """Whose bars it is trained on: one network for all of them."""
     timeframes: tuple[str, ...]
     """All that the features need, the base timeframe first."""
     base_timeframe: str
@@ -112,6 +116,12 @@ class Strategy:
     network: Network
     training: TrainingOptions
     decisions: Decisions
+
+    @property
+    def symbol(self) -> str:
+        """The symbol, or what several are called together: in names of models, in lists and events."""
+        joined = "+".join(self.symbols)
+        return joined if len(joined) <= _LONGEST_NAME else f"{self.symbols[0]}+{len(self.symbols) - 1}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ def encode_evaluation(
 ) -> bytes:
     """Return the table as Parquet; equal content gives equal bytes with one version of Arrow.
 
-    Columns: ``timestamp`` (open time, UTC), ``part``, ``close``, ``label``, ``prediction``; for
-    classification the last two are class names, and a probability ``p_<CLASS>`` follows for each class.
+    Columns: ``timestamp`` (open time, UTC), ``symbol`` where there are several, ``part``, ``close``,
+    ``label``, ``prediction``; for classification the last two are class names, and a probability
+    ``p_<CLASS>`` follows for each class.
 
     Args:
         rows: all labelled rows; those that were purged are left out.
@@ -30,6 +31,7 @@ def encode_evaluation(
     parts = np.repeat(np.arange(len(PARTS)), [len(split.rows(part)) for part in PARTS])
     columns: dict[str, pa.Array] = {
         "timestamp": pa.array(to_microseconds(rows.times[used])).cast(pa.timestamp("us", tz="UTC")),
+        **({"symbol": _names(rows.symbol_numbers[used], rows.symbols)} if len(rows.symbols) > 1 else {}),
         "part": _names(parts, PARTS),
         "close": pa.array(rows.closes[used]),
     }

@@ -1,14 +1,20 @@
 """The executor: from a job to a trained model, whoever asks and wherever it runs."""
 
+from collections.abc import Mapping
+
 import numpy as np
+import pandas as pd
 import torch
 
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import DataError
-from ktrdr.features.compute import compute_features, compute_indicators, drop_warmup
+from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indicators, drop_warmup
 from ktrdr.features.normalization import apply_scalings, fit_scalings
+from ktrdr.features.windows import complete_windows
+from ktrdr.labels import Labels
 from ktrdr.market.bars import Bars
 from ktrdr.market.snapshot import read_snapshot
+from ktrdr.market.timeframe import Timeframe
 from ktrdr.models.bundle import pack
 from ktrdr.models.inference import predict
 from ktrdr.strategy import parse_strategy
@@ -17,14 +23,15 @@ from ktrdr.training.cancellation import CancellationToken
 from ktrdr.training.class_balance import balance_classes
 from ktrdr.training.device import open_device
 from ktrdr.training.evaluation import evaluate
-from ktrdr.training.fit import Samples, Task, fit
+from ktrdr.training.fit import Task, fit
 from ktrdr.training.job import TrainedModel, TrainingJob
-from ktrdr.training.labelled_rows import LabelledRows, match
+from ktrdr.training.labelled_rows import LabelledRows, match, together
 from ktrdr.training.memory import out_of_memory_as_error, peak_memory_bytes, reset_peak_memory
 from ktrdr.training.packaging import FinishedTraining, make_files, make_manifest
 from ktrdr.training.progress import Observer, Stage
 from ktrdr.training.reporting import Reporter
 from ktrdr.training.reproducibility import Randomness, reproducible
+from ktrdr.training.samples import Samples
 from ktrdr.training.split import RowNumbers, split_rows
 from ktrdr.training.weighted_loss import WeightedLoss
 
@@ -77,30 +84,48 @@ def _train(
         parsed = parse_strategy(job.strategy_yaml, source=source, overrides=job.overrides)
         strategy = parsed.strategy
         plan, classes, loss = strategy.feature_plan, strategy.label.classes, strategy.training.loss
-        bars = _read_bars(job, strategy, reporter)
-        base = bars[strategy.base_timeframe]
-        note(rows=len(base), timeframes=list(bars), symbol=strategy.symbol)
+        bars = {symbol: _read_bars(job, strategy, symbol, reporter) for symbol in strategy.symbols}
+        base = {symbol: tables[strategy.base_timeframe] for symbol, tables in bars.items()}
+        note(
+            rows=sum(map(len, base.values())),
+            timeframes=list(strategy.timeframes),
+            symbols=list(strategy.symbols),
+        )
 
     with reporter.stage(Stage.INDICATORS) as note:
-        values = compute_indicators(plan, bars, reporter.check)
-        note(indicators=len(plan.indicators), outputs=len(values))
+        values = {symbol: compute_indicators(plan, tables, reporter.check) for symbol, tables in bars.items()}
+        note(indicators=len(plan.indicators), outputs=sum(map(len, values.values())))
 
     with reporter.stage(Stage.MEMBERSHIPS) as note:
-        matrix = compute_features(plan, values, bars, reporter.check)
-        matrix, warmup_rows = drop_warmup(matrix)
-        note(rows=len(matrix.times), columns=len(plan.columns), warmup_rows_dropped=warmup_rows)
+        matrices: dict[str, FeatureMatrix] = {}
+        warmup_rows = 0
+        for symbol, tables in bars.items():
+            matrix = compute_features(plan, values[symbol], tables, reporter.check)
+            matrices[symbol], dropped = drop_warmup(matrix)
+            warmup_rows += dropped
+        note(
+            rows=sum(len(matrix.times) for matrix in matrices.values()),
+            columns=len(plan.columns),
+            warmup_rows_dropped=warmup_rows,
+        )
 
     with reporter.stage(Stage.LABELS) as note:
-        labels = strategy.label.compute(base, reporter.check)
-        rows = match(matrix, labels, base)
-        note(source=strategy.label_source, labels=len(labels.times), rows=len(rows))
+        labels = {symbol: strategy.label.compute(table, reporter.check) for symbol, table in base.items()}
+        rows = _label(strategy, matrices, labels, base)
+        note(
+            source=strategy.label_source,
+            labels=sum(len(found.times) for found in labels.values()),
+            rows=len(rows),
+        )
 
     with reporter.stage(Stage.SPLIT) as note:
         shares = strategy.training.data_split
         split = split_rows(rows.times, rows.known_at, shares.train, shares.validation)
-        scalings = fit_scalings(plan, rows.inputs[split.train], slice(None))
-        apply_scalings(plan.feature_ids, rows.inputs, scalings)
-        balance = balance_classes(rows.targets.astype(np.int64), split, classes) if classes else None
+        table = rows.inputs.table
+        scalings = fit_scalings(plan, table, rows.inputs.ends[split.train])
+        apply_scalings(plan.feature_ids, table, scalings)
+        targets = rows.targets.astype(np.int64)
+        balance = balance_classes(targets, split, classes, rows.weights) if classes else None
         note(
             train=len(split.train),
             validation=len(split.validation),
@@ -111,9 +136,10 @@ def _train(
     with reporter.stage(Stage.TRAIN) as note:
         outputs = len(classes) or 1
         weights = torch.from_numpy(balance.weights).to(device) if balance else None
+        on_device = torch.from_numpy(table).to(device)
         task = Task(
-            train=_samples(rows, split.train, device),
-            validation=_samples(rows, split.validation, device),
+            train=_samples(rows, split.train, on_device),
+            validation=_samples(rows, split.validation, on_device),
             outputs=outputs,
             loss=WeightedLoss(loss, weights),
         )
@@ -150,28 +176,46 @@ def _train(
     return TrainedModel(manifest, bundle)
 
 
-def _read_bars(job: TrainingJob, strategy: Strategy, reporter: Reporter) -> dict[str, Bars]:
-    """Return the bars of each of the strategy's timeframes."""
+def _read_bars(job: TrainingJob, strategy: Strategy, symbol: str, reporter: Reporter) -> dict[str, Bars]:
+    """Return a symbol's bars of each of the strategy's timeframes."""
     bars = {}
     for timeframe in strategy.timeframes:
         reporter.check()
         found = [
             dataset
             for dataset in job.datasets
-            if (dataset.ref.symbol, dataset.ref.timeframe) == (strategy.symbol, timeframe)
+            if (dataset.ref.symbol, dataset.ref.timeframe) == (symbol, timeframe)
         ]
         if len(found) != 1:
             given = ", ".join(f"{dataset.ref.symbol} {dataset.ref.timeframe}" for dataset in job.datasets)
             raise DataError(
-                f"The strategy needs one dataset of {strategy.symbol} {timeframe}; given: {given or 'none'}.",
+                f"The strategy needs one dataset of {symbol} {timeframe}; given: {given or 'none'}.",
                 fix="Submit the training again, so that its data is prepared anew.",
             )
         bars[timeframe] = read_snapshot(found[0].path)
     return bars
 
 
-def _samples(rows: LabelledRows, numbers: RowNumbers, device: torch.device) -> Samples:
+def _label(
+    strategy: Strategy,
+    matrices: Mapping[str, FeatureMatrix],
+    labels: Mapping[str, Labels],
+    base: Mapping[str, Bars],
+) -> LabelledRows:
+    timeframe, window = Timeframe.parse(strategy.base_timeframe), strategy.network.window
+    parts = []
+    for symbol, matrix in matrices.items():
+        opens = pd.DatetimeIndex(base[symbol].index)
+        ends = complete_windows(matrix, opens, timeframe, window)
+        parts.append(match(symbol, matrix, ends, window, labels[symbol], base[symbol]))
+    return together(parts)
+
+
+def _samples(rows: LabelledRows, numbers: RowNumbers, table: torch.Tensor) -> Samples:
     return Samples(
-        inputs=torch.from_numpy(rows.inputs[numbers]).to(device),
-        targets=torch.from_numpy(rows.targets[numbers]).to(device),
+        table=table,
+        ends=torch.from_numpy(rows.inputs.ends[numbers]).to(table.device),
+        targets=torch.from_numpy(rows.targets[numbers]).to(table.device),
+        window=rows.inputs.length,
+        weights=None if rows.weights is None else torch.from_numpy(rows.weights[numbers]),
     )

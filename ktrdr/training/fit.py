@@ -18,25 +18,15 @@ from ktrdr.training.mlp_step import MlpStep
 from ktrdr.training.optimizers import Optimizer, make_optimizer
 from ktrdr.training.reporting import Reporter
 from ktrdr.training.reproducibility import Randomness
+from ktrdr.training.samples import RowOrder, Samples
 from ktrdr.training.schedules import Schedule
 from ktrdr.training.steps import AutogradStep, Step
 from ktrdr.training.weighted_loss import WeightedLoss
 
 _BLOCK_ROWS = 8192
-"""Rows that are gathered, and whose dropout masks are drawn, at once: few, so as to need little memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Rows of one part, on the device."""
-
-    inputs: Tensor
-    """(row, feature) float32."""
-    targets: Tensor
-    """(row,): class numbers int64, or values float32."""
-
-    def __len__(self) -> int:
-        return len(self.targets)
+"""Samples that are gathered, and whose dropout masks are drawn, at once: few, so as to need little memory."""
+_BLOCK_VALUES = 4 * 1024 * 1024
+"""Likewise where each is a window of many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +81,11 @@ def fit(
     history: list[EpochRecord] = []
     rows = len(task.train)
     reporter.begin_epochs(options.epochs, math.ceil(rows / options.batch_size))
+    row_order = RowOrder(task.train, randomness.order)
 
     with step.grad_mode():
         for epoch in range(1, options.epochs + 1):
-            order = torch.randperm(rows, generator=randomness.order).to(task.train.inputs.device)
+            order = row_order.draw()
             outputs = _train(step, flat, optimizer, task, order, options, reporter)
             train_loss, train_accuracy = _judge(task, outputs, task.train.targets[order])
             outputs = _forward(module, task, reporter)
@@ -133,15 +124,15 @@ def _train(
     one per batch.
     """
     size = options.batch_size
-    block_rows = max(1, _BLOCK_ROWS // size) * size
-    outputs = task.train.inputs.new_empty(len(order), task.outputs)
+    block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // task.train.values_per_sample) // size) * size
+    outputs = task.train.table.new_empty(len(order), task.outputs)
     batch = 0
     for block, block_outputs in zip(
         torch.split(order, block_rows), torch.split(outputs, block_rows), strict=True
     ):
         step.begin(len(block))
         for batch_inputs, batch_targets, batch_outputs in zip(
-            torch.split(task.train.inputs[block], size),
+            torch.split(task.train.inputs(block), size),
             torch.split(task.train.targets[block], size),
             torch.split(block_outputs, size),
             strict=True,
@@ -158,11 +149,12 @@ def _train(
 def _forward(module: nn.Module, task: Task, reporter: Reporter) -> Tensor:
     """Return the outputs of the validation rows, without dropout."""
     module.eval()
-    rows = rows_at_a_time(sum(parameter.numel() for parameter in module.parameters()))
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    numbers = torch.arange(len(task.validation), device=task.validation.table.device)
     outputs = []
-    for inputs in torch.split(task.validation.inputs, rows):
+    for some in torch.split(numbers, rows_at_a_time(parameters, task.validation.window)):
         reporter.check()
-        outputs.append(module(inputs))
+        outputs.append(module(task.validation.inputs(some)))
     return torch.cat(outputs)
 
 

@@ -140,7 +140,7 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
         effective_strategy=dict(parsed.effective),
         symbol=strategy.symbol,
         timeframe=strategy.base_timeframe,
-        training_symbols=(strategy.symbol,),
+        training_symbols=strategy.symbols,
         training_timeframes=strategy.timeframes,
         datasets=tuple(dataset.ref for dataset in job.datasets),
         output_type=training.output_type,

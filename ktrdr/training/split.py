@@ -43,8 +43,10 @@ def split_rows(times: pd.DatetimeIndex, known_at: pd.DatetimeIndex, train: float
     A row of the training part is dropped when its label was not yet known before the first validation bar,
     and likewise for validation and test: what a part is judged on must lie after all that was learnt from.
 
+    Bars of one time (of several symbols) are never torn apart: they go to the later part.
+
     Args:
-        times: open times of the bars, strictly increasing.
+        times: open times of the bars, increasing.
         known_at: open time of the bar at whose close each row's label is known.
         train: share of the rows in the training part.
         validation: share in the validation part; the rest is the test part.
@@ -53,8 +55,8 @@ def split_rows(times: pd.DatetimeIndex, known_at: pd.DatetimeIndex, train: float
         DataError: a part has fewer than `MINIMUM_ROWS` rows.
     """
     rows = len(times)
-    first_validation = round(rows * train)
-    first_test = round(rows * (train + validation))
+    first_validation = _first_at(times, round(rows * train))
+    first_test = _first_at(times, round(rows * (train + validation)))
     numbers = np.arange(rows, dtype=np.intp)
     borders = (0, first_validation, first_test, rows)
     parts = []
@@ -66,6 +68,11 @@ def split_rows(times: pd.DatetimeIndex, known_at: pd.DatetimeIndex, train: float
     split = Split(*parts)
     _require_rows(split, rows)
     return split
+
+
+def _first_at(times: pd.DatetimeIndex, row: int) -> int:
+    """Return the first row with the time of this one."""
+    return int(times.searchsorted(times[row])) if row < len(times) else row
 
 
 def _require_rows(split: Split, rows: int) -> None:

@@ -55,6 +55,6 @@ def retrying_router(service: Service, access: Access) -> APIRouter:
         )
         was_written_down(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{accepted.operation.operation_id}"
-        return accepted_view(accepted, (accepted.operation.timeframe,))
+        return accepted_view(accepted)
 
     return router

@@ -156,7 +156,7 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
         operation_id = accepted.operation.operation_id
         was_written_down(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{operation_id}"
-        return accepted_view(accepted, wish.timeframes or (accepted.operation.timeframe,))
+        return accepted_view(accepted, wish.symbols or (), wish.timeframes or ())
 
     operator = [Depends(access.writing(Role.OPERATOR))]
     for path, title in (("", "Start a training"), ("/start", "The same, where former clients look for it")):
@@ -218,14 +218,16 @@ def _overrides(wish: StartTraining) -> dict[str, JsonValue]:
     return {**overrides, **wish.overrides}
 
 
-def accepted_view(accepted: Accepted, timeframes: Sequence[str]) -> TrainingAccepted:
-    """Return how an accepted training is answered."""
+def accepted_view(
+    accepted: Accepted, symbols: Sequence[str] = (), timeframes: Sequence[str] = ()
+) -> TrainingAccepted:
+    """Return how an accepted training is answered, with what was asked for by name, if it was."""
     operation, decision, told = accepted.operation, accepted.decision, accepted.preparation
     return TrainingAccepted(
         task_id=operation.operation_id,
         message=f"Training {operation.strategy} on {operation.symbol}; {decision.reason}.",
-        symbols=[operation.symbol],
-        timeframes=list(timeframes),
+        symbols=list(symbols) or [operation.symbol],
+        timeframes=list(timeframes) or [operation.timeframe],
         strategy_name=operation.strategy,
         created=accepted.created,
         decision=DecisionView.model_validate(decision, from_attributes=True),

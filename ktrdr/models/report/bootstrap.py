@@ -47,10 +47,13 @@ class BlockBootstrap:
 def block_rows(rows: Rows, metadata: ModelMetadata) -> int:
     """Return a length that labels do not reach over, as far as the test part has room for a few blocks."""
     label = rows.label[rows.test]
+    # Rows of one time stand together.
+    at_once = len(metadata.training_symbols)
     horizons = [metadata.label_parameters.get(key) for key in _HORIZON_KEYS]
-    horizon = max((value for value in horizons if isinstance(value, int)), default=0)
+    horizon = at_once * max((value for value in horizons if isinstance(value, int)), default=0)
     if not horizon:
         # The label looks ahead without bound; twice its mean run is about its memory.
-        horizon = 2 * len(label) // (1 + int(np.count_nonzero(np.diff(label))))
+        by_symbol = label[np.argsort(rows.symbols[rows.test], kind="stable")]
+        horizon = at_once * (2 * len(label) // (1 + int(np.count_nonzero(np.diff(by_symbol)))))
     wanted = max(horizon, math.ceil(math.cbrt(len(label))))
     return max(1, min(wanted, len(label) // _FEWEST_BLOCKS))

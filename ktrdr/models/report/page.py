@@ -15,7 +15,7 @@ from ktrdr.models.report.baselines import baseline_names
 from ktrdr.models.report.charts.calibration import calibration_figures
 from ktrdr.models.report.charts.history import history_figures
 from ktrdr.models.report.charts.memberships import membership_figures
-from ktrdr.models.report.charts.regression import regression_figures
+from ktrdr.models.report.charts.regression import regression_figures, regression_timeline
 from ktrdr.models.report.charts.timeline import timeline_figure
 from ktrdr.models.report.context import ReportContext
 from ktrdr.models.report.figure import Figure, to_script_json
@@ -23,6 +23,9 @@ from ktrdr.models.report.formatting import in_usual_order, measure, metric
 from ktrdr.models.report.palette import class_roles
 from ktrdr.models.report.rows import PARTS, ClassifiedRows, Rows
 from ktrdr.models.report.verdict import Verdict, judge
+
+_MOST_TIMELINES = 6
+"""Each is some 100 KB of the page."""
 
 SECTIONS = {
     "result": "Result",
@@ -62,6 +65,16 @@ class ClassShares:
 
 
 @dataclass(frozen=True, slots=True)
+class SymbolLine:
+    """How good the model is on the test rows of one symbol."""
+
+    name: str
+    rows: int
+    right: float | None
+    """Share of right classes, or of right signs; None without test rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class SplitLine:
     """One part of the split."""
 
@@ -87,7 +100,10 @@ class Page:
     verdict: Verdict
     baselines: tuple[str, ...]
     metric_rows: tuple[MetricRow, ...]
-    timeline: Figure
+    timelines: tuple[Figure, ...]
+    """One per symbol."""
+    symbols: tuple[SymbolLine, ...]
+    """Empty where there is one."""
     answers: tuple[Figure, ...]
     history: tuple[Figure, ...]
     training_metrics: tuple[tuple[str, str], ...]
@@ -108,7 +124,7 @@ class Page:
     @property
     def figures_json(self) -> Markup:
         """The charts, for the page's script; not to be escaped, as a script element knows no entities."""
-        figures = (self.timeline, *self.answers, *self.history, *self.memberships)
+        figures = (*self.timelines, *self.answers, *self.history, *self.memberships)
         return Markup(to_script_json({figure.key: figure.spec for figure in figures}))  # noqa: S704 - has no "<"
 
 
@@ -117,12 +133,11 @@ def make_page(
 ) -> Page:
     """Compute the page."""
     classified = isinstance(rows, ClassifiedRows)
-    if isinstance(rows, ClassifiedRows):
-        timeline = timeline_figure(rows, metadata.classes, metadata.symbol)
-        answers = calibration_figures(rows, metadata.classes)
-    else:
-        timeline, *others = regression_figures(rows, metadata.symbol)
-        answers = tuple(others)
+    answers = (
+        calibration_figures(rows, metadata.classes)
+        if isinstance(rows, ClassifiedRows)
+        else regression_figures(rows)
+    )
     seconds = [timing.seconds for timing in context.timings]
     used = sum(part.rows for part in _parts(metadata).values())
     return Page(
@@ -130,7 +145,8 @@ def make_page(
         verdict=judge(rows, metadata),
         baselines=tuple(baseline_names(metadata)),
         metric_rows=_metric_rows(metadata),
-        timeline=timeline,
+        timelines=_timelines(rows, metadata),
+        symbols=_symbol_lines(rows, metadata),
         answers=answers,
         training_metrics=_training_metrics(metadata),
         history=history_figures(metadata),
@@ -148,6 +164,33 @@ def make_page(
         longest_s=max([*seconds, 1e-9]),
         total_s=sum(seconds),
     )
+
+
+def _timelines(rows: Rows, metadata: ModelMetadata) -> tuple[Figure, ...]:
+    figures = []
+    for number, symbol in enumerate(metadata.training_symbols):
+        mine = rows.of_symbol(number) if len(metadata.training_symbols) > 1 else rows
+        if not mine.tested:
+            continue
+        if isinstance(mine, ClassifiedRows):
+            figures.append(timeline_figure(mine, metadata.classes, symbol))
+        else:
+            figures.append(regression_timeline(mine, symbol))
+    return tuple(figures[:_MOST_TIMELINES])
+
+
+def _symbol_lines(rows: Rows, metadata: ModelMetadata) -> tuple[SymbolLine, ...]:
+    if len(metadata.training_symbols) == 1:
+        return ()
+    lines = []
+    for number, symbol in enumerate(metadata.training_symbols):
+        mine = rows.of_symbol(number)
+        label, prediction = mine.label[mine.test], mine.prediction[mine.test]
+        if not isinstance(mine, ClassifiedRows):
+            label, prediction = np.sign(label), np.sign(prediction)
+        right = float((label == prediction).mean()) if mine.tested else None
+        lines.append(SymbolLine(symbol, mine.tested, right))
+    return tuple(lines)
 
 
 def _parts(metadata: ModelMetadata) -> Mapping[str, SplitPart]:

@@ -1,7 +1,7 @@
 """`evaluation.parquet`: the labelled rows that were used, with the model's answer to each."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,13 @@ class _TimedRows:
     parts: Integers
     """Positions in `PARTS`."""
     close: Floats
+    symbols: Integers
+    """Positions in the metadata's training symbols."""
+
+    def of_symbol(self, number: int) -> Self:
+        """Return the rows of one symbol."""
+        mine = self.symbols == number
+        return replace(self, **{field.name: getattr(self, field.name)[mine] for field in fields(self)})
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -71,9 +78,12 @@ def read_rows(parquet: bytes, metadata: ModelMetadata) -> Rows:
         ModelCorruptError: it cannot be read, or is not what the metadata says.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(parquet), read_dictionary=["part", "label", "prediction"])
+        file = pq.ParquetFile(pa.BufferReader(parquet), read_dictionary=["part", "symbol", "label", "prediction"])
         _require_rows(file.metadata.num_rows, metadata.split)  # before anything is decompressed
         columns = ["timestamp", "part", "close", "label", "prediction"]
+        several = len(metadata.training_symbols) > 1
+        if several:
+            columns.append("symbol")
         if metadata.output_type == "classification":
             columns += [f"p_{name}" for name in metadata.classes]
         missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -83,16 +93,20 @@ def read_rows(parquet: bytes, metadata: ModelMetadata) -> Rows:
         times_ms = _times_ms(table["timestamp"])
         parts = _positions(table["part"], PARTS, "part")
         close = _floats(table["close"])
+        symbols = np.zeros(len(parts), dtype=np.int64)
+        if several:
+            symbols = _positions(table["symbol"], metadata.training_symbols, "symbol")
         if np.any(np.diff(times_ms) < 0) or np.any(np.diff(parts) < 0):
             raise _corrupt("is not in order of time")
         if metadata.output_type == "regression":
             return RegressedRows(
-                times_ms, parts, close, _floats(table["label"]), _floats(table["prediction"])
+                times_ms, parts, close, symbols, _floats(table["label"]), _floats(table["prediction"])
             )
         return ClassifiedRows(
             times_ms,
             parts,
             close,
+            symbols,
             _positions(table["label"], metadata.classes, "label"),
             _positions(table["prediction"], metadata.classes, "prediction"),
             np.column_stack([_floats(table[f"p_{name}"]) for name in metadata.classes]),

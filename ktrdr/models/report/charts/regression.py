@@ -28,12 +28,13 @@ _PANELS = (
 )
 
 
-def regression_figures(rows: RegressedRows, symbol: str) -> tuple[Figure, ...]:
-    """Return the values over time below the price, and on the test part the scatter and the residuals."""
-    return _timeline(rows, symbol), _scatter(rows), _residuals(rows)
+def regression_figures(rows: RegressedRows) -> tuple[Figure, ...]:
+    """Return the scatter and the residuals of the test part."""
+    return _scatter(rows), _residuals(rows)
 
 
-def _timeline(rows: RegressedRows, symbol: str) -> Figure:
+def regression_timeline(rows: RegressedRows, symbol: str) -> Figure:
+    """Return the values of one symbol over time, below the price."""
     axes = stacked_axes(_PANELS)
     groups = group_rows(rows.parts, TIME_GROUPS)
     starts, ends = group_edges(rows, groups)
@@ -64,8 +65,8 @@ def _timeline(rows: RegressedRows, symbol: str) -> Figure:
         "annotations": marks.annotations,
     }
     return Figure(
-        key="chart-timeline",
-        title="Returns and predictions over time",
+        key=f"chart-timeline-{symbol}",
+        title=f"{symbol}: returns and predictions over time",
         summary=(
             f"{count(len(rows))} rows. {price_note(rows)}. Below it are groups of up to "
             f"{counted(groups.largest, 'row')}, each with its median and, as a band, the middle 80\u00a0%. "

@@ -81,8 +81,8 @@ def timeline_figure(rows: ClassifiedRows, classes: Sequence[str], symbol: str) -
         "annotations": marks.annotations,
     }
     return Figure(
-        key="chart-timeline",
-        title="Labels and predictions over time",
+        key=f"chart-timeline-{symbol}",
+        title=f"{symbol}: labels and predictions over time",
         summary=_summary(rows, classes, groups, fine, ribbon),
         traces=tuple(traces),
         layout=layout,
