@@ -158,6 +158,7 @@ def predict(
 ) -> None:
     """Predict with a model on bars: class probabilities, or the value of a regression, by bar."""
     with reporting_errors(as_json=as_json):
+        from ktrdr.errors import DataError
         from ktrdr.models.loaded import load_model
 
         installation = installation_for(context)

@@ -167,7 +167,7 @@ async def test_an_answer_that_fails_after_a_training_was_accepted_is_written_dow
         ({"strategy_name": "../strategies/eurusd_momentum.yaml"}, 404, "no-such-strategy"),
         ({"strategy_name": str(REPOSITORY / "README.md")}, 404, "no-such-strategy"),
         ({"strategy_yaml": "name: x"}, 400, "invalid-strategy"),
-        ({"strategy_name": "eurusd_momentum", "symbols": ["EURUSD", "GOOGL"]}, 400, "invalid-strategy"),
+        ({"strategy_name": "eurusd_momentum", "symbols": ["EURUSD", "GOOGL"]}, 422, "unusable-data"),
         ({"strategy_name": "eurusd_momentum", "symbols": ["NOTHING"]}, 422, "unusable-data"),
         ({"strategy_name": "eurusd_momentum", "start_date": "yesterday"}, 422, "unusable-data"),
         (

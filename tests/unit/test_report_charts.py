@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ktrdr.models.metadata import FeatureRecord
 from ktrdr.models.report.charts.calibration import calibration_figures
 from ktrdr.models.report.charts.history import history_figures
 from ktrdr.models.report.charts.memberships import membership_figures
-from ktrdr.models.report.charts.regression import regression_figures
+from ktrdr.models.report.charts.regression import regression_figures, regression_timeline
 from ktrdr.models.report.charts.timeline import timeline_figure
 from ktrdr.models.report.figure import Figure, literal, packed, to_script_json
 from ktrdr.models.report.palette import OTHERS, class_roles, colour
@@ -107,7 +108,7 @@ def test_the_views_show_one_part_with_its_prices():
 
 def test_the_bands_of_a_regression_hold_four_fifths_of_each_group():
     rows = regressed_rows()
-    figure = regression_figures(rows, "EURUSD")[0]
+    figure = regression_timeline(rows, "EURUSD")
     low, high, median = (unpacked(trace["y"]) for trace in traces(figure, legendgroup="Actual", yaxis="y2"))
     assert np.all((low <= median) & (median <= high))
     assert np.mean((rows.label[:20] >= low[0]) & (rows.label[:20] <= high[0])) > 0.5
@@ -115,15 +116,15 @@ def test_the_bands_of_a_regression_hold_four_fifths_of_each_group():
 
 def test_a_scatter_of_many_rows_says_that_it_is_a_sample():
     rows = regressed_rows()
-    few = regression_figures(rows, "EURUSD")[1]
+    few = regression_figures(rows)[0]
     assert "Shows all 897 test rows" in few.summary
     repeated = RegressedRows(
         **{
             name: np.repeat(getattr(rows, name), 10)
-            for name in ("times_ms", "parts", "close", "label", "prediction")
+            for name in ("times_ms", "parts", "close", "symbols", "label", "prediction")
         }
     )
-    many = regression_figures(repeated, "EURUSD")[1]
+    many = regression_figures(repeated)[0]
     assert "Shows 1 in 3 of the 8\u202f970 test rows" in many.summary
     (points,) = traces(many, mode="markers")
     assert len(unpacked(points["x"])) == 2_990
@@ -131,8 +132,8 @@ def test_a_scatter_of_many_rows_says_that_it_is_a_sample():
 
 def test_a_regression_that_predicts_a_constant_has_charts():
     rows = regressed_rows()
-    constant = RegressedRows(rows.times_ms, rows.parts, rows.close, rows.label, np.zeros(len(rows)))
-    assert "the correlation is 0," in regression_figures(constant, "EURUSD")[1].summary
+    constant = replace(rows, prediction=np.zeros(len(rows)))
+    assert "the correlation is 0," in regression_figures(constant)[0].summary
 
 
 # --- calibration ----------------------------------------------------------------------------------
@@ -144,7 +145,13 @@ def test_probabilities_that_come_true_lie_on_the_diagonal():
     said = random.dirichlet((1, 1, 1), size=rows)
     came = np.array([random.choice(3, p=p) for p in said])
     honest = ClassifiedRows(
-        np.arange(rows) * HOUR_MS, np.full(rows, 2), np.ones(rows), came, said.argmax(axis=1), said
+        times_ms=np.arange(rows) * HOUR_MS,
+        parts=np.full(rows, 2),
+        close=np.ones(rows),
+        symbols=np.zeros(rows, np.int64),
+        label=came,
+        prediction=said.argmax(axis=1),
+        probabilities=said,
     )
     reliability, confidence = calibration_figures(honest, CLASSES)
     for trace in traces(reliability, mode="lines+markers"):
@@ -159,7 +166,7 @@ def test_few_test_rows_make_few_bins():
     few = ClassifiedRows(
         *(
             getattr(rows, n)[last]
-            for n in ("times_ms", "parts", "close", "label", "prediction", "probabilities")
+            for n in ("times_ms", "parts", "close", "symbols", "label", "prediction", "probabilities")
         )
     )
     assert "in 1 bin" in calibration_figures(few, CLASSES)[0].summary

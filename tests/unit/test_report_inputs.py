@@ -59,6 +59,7 @@ def _with(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
         (lambda t: t.slice(1), "5,939 rows; by the metadata it should have 5,940"),
         (lambda t: t.drop_columns("close"), "lacks the column close"),
         (lambda t: t.drop_columns("p_SELL"), "lacks the column p_SELL"),
+        (lambda t: t.drop_columns("part"), "lacks the column part"),
         (lambda t: t.take(pa.array(np.arange(len(t))[::-1])), "not in order of time"),
         (lambda t: _with(t, "part", 5, "test"), "not in order of time"),
         (lambda t: _with(t, "part", 5, "holdout"), "part that is none of train, validation, test"),

@@ -369,7 +369,7 @@ def test_the_size_hardly_grows_with_the_rows():
 
 
 def test_what_is_left_out_of_a_chart_is_said():
-    summary = Page(rendered(_repeated(classified(), 200_000))).by_id("chart-timeline-EURUSD-summary").text
+    summary = Page(rendered(_repeated(classified(), 200_000))).by_id("chart-timeline-1-summary").text
     assert "lowest and highest close of every 50 rows" in summary
     assert re.search(r"\b2[56] rows share a cell", summary)
 

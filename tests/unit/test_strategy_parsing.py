@@ -310,10 +310,28 @@ def test_an_unknown_name_is_an_error_with_the_nearest_one(
         ),
         ("indicator: rsi_14", "indicator: rsi_14.value", "fuzzy_sets.rsi.indicator", "single output"),
         (
-            "mode: single\n    symbol",
-            "mode: multi_symbol\n    symbol",
-            "training_data.symbols",
-            "not supported",
+            "mode: single\n    symbol: EURUSD",
+            "mode: multi_symbol",
+            "training_data.symbols.list",
+            "is missing",
+        ),
+        (
+            "mode: single\n    symbol: EURUSD",
+            "mode: single\n    list: [EURUSD, GBPUSD]",
+            "training_data.symbols.list",
+            "needs mode: multi_symbol",
+        ),
+        (
+            "mode: single\n    symbol: EURUSD",
+            "mode: multi_symbol\n    list: [EURUSD, GBPUSD, EURUSD]",
+            "training_data.symbols.list",
+            "names EURUSD twice",
+        ),
+        (
+            "mode: single\n    symbol: EURUSD",
+            "mode: multi_symbol\n    symbol: USDJPY\n    list: [EURUSD, GBPUSD]",
+            "training_data.symbols.symbol",
+            "contradicts list",
         ),
         ("name: eurusd_momentum", "name: ../escape", "name", "pattern"),
         (

@@ -17,10 +17,11 @@ from ktrdr.networks.mlp import Mlp
 from ktrdr.strategy import DataSplit, EarlyStopping, LrScheduler, TrainingOptions
 from ktrdr.training.best_epoch import BestEpoch
 from ktrdr.training.cancellation import ManualCancellation
-from ktrdr.training.fit import Fit, Samples, Task, fit
+from ktrdr.training.fit import Fit, Task, fit
 from ktrdr.training.progress import Observer, Progress, SilentObserver, Stage
 from ktrdr.training.reporting import Reporter
 from ktrdr.training.reproducibility import reproducible
+from ktrdr.training.samples import Samples
 from ktrdr.training.weighted_loss import WeightedLoss
 
 FEATURES = 4
@@ -57,8 +58,8 @@ def samples(rows: int, seed: int, *, regression: bool = False) -> Samples:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(rows, FEATURES, generator=generator)
     if regression:
-        return Samples(inputs, inputs[:, 0] * 0.01)
-    return Samples(inputs, inputs[:, :3].argmax(1))
+        return Samples(inputs, torch.arange(rows), inputs[:, 0] * 0.01)
+    return Samples(inputs, torch.arange(rows), inputs[:, :3].argmax(1))
 
 
 def task(rows: int = 500, *, loss: Loss | None = None) -> Task:
@@ -150,7 +151,9 @@ def test_the_weights_are_those_of_the_best_epoch_and_not_of_the_last() -> None:
     generator = torch.Generator().manual_seed(9)
     noise = Task(
         train=Samples(
-            torch.randn(200, FEATURES, generator=generator), torch.randint(0, 3, (200,), generator=generator)
+            torch.randn(200, FEATURES, generator=generator),
+            torch.arange(200),
+            torch.randint(0, 3, (200,), generator=generator),
         ),
         validation=samples(200, 2),
         outputs=3,
@@ -277,8 +280,8 @@ def test_every_row_is_used_once_per_epoch(rows: int, batch_size: int) -> None:
     seen: list[Tensor] = []
     numbered = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
     given = Task(
-        train=Samples(numbered, torch.zeros(rows, dtype=torch.int64)),
-        validation=Samples(numbered[:1], torch.zeros(1, dtype=torch.int64)),
+        train=Samples(numbered, torch.arange(rows), torch.zeros(rows, dtype=torch.int64)),
+        validation=Samples(numbered, torch.arange(1), torch.zeros(1, dtype=torch.int64)),
         outputs=3,
         loss=WeightedLoss(Focal(), None),
     )

@@ -78,12 +78,11 @@ def read_rows(parquet: bytes, metadata: ModelMetadata) -> Rows:
         ModelCorruptError: it cannot be read, or is not what the metadata says.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(parquet), read_dictionary=["part", "symbol", "label", "prediction"])
+        several = ["symbol"] if len(metadata.training_symbols) > 1 else []
+        named = ["part", "label", "prediction", *several]
+        file = pq.ParquetFile(pa.BufferReader(parquet), read_dictionary=named)
         _require_rows(file.metadata.num_rows, metadata.split)  # before anything is decompressed
-        columns = ["timestamp", "part", "close", "label", "prediction"]
-        several = len(metadata.training_symbols) > 1
-        if several:
-            columns.append("symbol")
+        columns = ["timestamp", "close", *named]
         if metadata.output_type == "classification":
             columns += [f"p_{name}" for name in metadata.classes]
         missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -111,6 +110,8 @@ def read_rows(parquet: bytes, metadata: ModelMetadata) -> Rows:
             _positions(table["prediction"], metadata.classes, "prediction"),
             np.column_stack([_floats(table[f"p_{name}"]) for name in metadata.classes]),
         )
+    except KeyError as error:  # by Arrow, of a column that is to be read as a dictionary
+        raise _corrupt(f"lacks the column {error.args[0].decode()}") from error
     except (pa.ArrowException, OSError, OverflowError) as error:
         raise _corrupt(f"cannot be read: {error}") from error
 

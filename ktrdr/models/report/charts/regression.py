@@ -65,7 +65,7 @@ def regression_timeline(rows: RegressedRows, symbol: str) -> Figure:
         "annotations": marks.annotations,
     }
     return Figure(
-        key=f"chart-timeline-{symbol}",
+        key=f"chart-timeline-{rows.symbols[0] + 1}",
         title=f"{symbol}: returns and predictions over time",
         summary=(
             f"{count(len(rows))} rows. {price_note(rows)}. Below it are groups of up to "

@@ -81,7 +81,7 @@ def timeline_figure(rows: ClassifiedRows, classes: Sequence[str], symbol: str) -
         "annotations": marks.annotations,
     }
     return Figure(
-        key=f"chart-timeline-{symbol}",
+        key=f"chart-timeline-{rows.symbols[0] + 1}",
         title=f"{symbol}: labels and predictions over time",
         summary=_summary(rows, classes, groups, fine, ribbon),
         traces=tuple(traces),
