@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ktrdr.errors import UnknownNameError
+from ktrdr.features.causality import indicator_leaks
+from ktrdr.features.contract import indicator_faults
 from ktrdr.features.indicators import INDICATORS, Indicator
 
 MakeBars = Callable[..., pd.DataFrame]
@@ -48,30 +50,19 @@ def test_every_indicator_is_tested_with_short_windows_too() -> None:
 
 
 @pytest.mark.parametrize("indicator", VARIANTS)
-def test_every_output_starts_right_after_the_warm_up(indicator: Indicator, eurusd: pd.DataFrame) -> None:
-    outputs = indicator.compute(eurusd)
-    assert tuple(outputs) == (indicator.outputs or ("",))
-    for values in outputs.values():
-        assert values.dtype == np.float64
-        assert values.shape == (len(eurusd),)
-        assert np.isnan(values[: indicator.warmup_bars]).all()
+def test_every_indicator_keeps_its_promises(indicator: Indicator, eurusd: pd.DataFrame) -> None:
+    assert indicator_faults(indicator, eurusd) == ()
+    for values in indicator.compute(eurusd).values():
         assert np.isfinite(values[indicator.warmup_bars :]).all()
 
 
 @pytest.mark.parametrize("indicator", VARIANTS)
-@settings(max_examples=15, deadline=None)
-@given(cut=st.integers(1, 299), seed=st.integers(0, 2**32 - 1))
-def test_the_future_changes_nothing_before(
-    indicator: Indicator, random_bars: MakeBars, cut: int, seed: int
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_future_changes_nothing_before_to_the_last_bit(
+    indicator: Indicator, random_bars: MakeBars, seed: int
 ) -> None:
-    bars = random_bars(300, seed=seed)
-    scrambled = bars.copy()
-    scrambled.iloc[cut:] = random_bars(300, seed=seed + 1, step=0.1).iloc[cut:]
-    whole, past = indicator.compute(bars), indicator.compute(bars.iloc[:cut])
-    other = indicator.compute(scrambled)
-    for name, values in whole.items():
-        np.testing.assert_array_equal(values[:cut], past[name])
-        np.testing.assert_array_equal(values[:cut], other[name][:cut])
+    assert indicator_leaks(indicator, random_bars(300, seed=seed), seed=seed, tolerance=0) == ()
 
 
 @pytest.mark.parametrize("indicator", VARIANTS)
@@ -96,13 +87,6 @@ def test_neither_the_layout_nor_the_type_of_the_bars_matters(
     for name, values in indicator.compute(bars).items():
         np.testing.assert_array_equal(indicator.compute(spread)[name], values)
         np.testing.assert_array_equal(indicator.compute(integers)[name], values)
-
-
-@pytest.mark.parametrize("indicator", VARIANTS)
-def test_the_bars_are_left_as_they_were(indicator: Indicator, eurusd: pd.DataFrame) -> None:
-    bars = eurusd.iloc[:200].copy()
-    indicator.compute(bars)
-    pd.testing.assert_frame_equal(bars, eurusd.iloc[:200])
 
 
 @pytest.mark.parametrize(
