@@ -84,3 +84,9 @@ def test_labels_that_reach_over_a_whole_part_leave_too_few_rows() -> None:
     times = hours(200)
     with pytest.raises(DataError, match="140 train, 0 validation, 30 test"):
         split_rows(times, times.where(times < times[140], times[199]), 0.7, 0.15)
+
+
+def test_bars_of_one_time_are_never_torn_apart() -> None:
+    of_two_symbols = hours(100).repeat(2)
+    split = split_rows(of_two_symbols, of_two_symbols, 0.705, 0.15)  # 141 of 200: between two of one time
+    assert (len(split.train), len(split.validation), len(split.test)) == (140, 30, 30)
