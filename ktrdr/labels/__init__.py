@@ -1,6 +1,15 @@
 """Label sources, one registry; importing this package fills it."""
 
-from ktrdr.labels import forward_return, triple_barrier, zigzag
+from ktrdr.labels import context, forward_return, regime, triple_barrier, zigzag
 from ktrdr.labels.base import LABELS, Labels, LabelSource
 
-__all__ = ["LABELS", "LabelSource", "Labels", "forward_return", "triple_barrier", "zigzag"]
+__all__ = [
+    "LABELS",
+    "LabelSource",
+    "Labels",
+    "context",
+    "forward_return",
+    "regime",
+    "triple_barrier",
+    "zigzag",
+]

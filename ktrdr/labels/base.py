@@ -15,6 +15,7 @@ from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

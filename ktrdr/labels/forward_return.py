@@ -6,7 +6,16 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ktrdr.labels.base import LABELS, Labels, LabelSource, labels_at, prices, require_bars
+from ktrdr.errors import DataError
+from ktrdr.labels.base import (
+    LABELS,
+    FloatArray,
+    Labels,
+    LabelSource,
+    labels_at,
+    prices,
+    require_bars,
+)
 from ktrdr.market.bars import Bars
 
 
@@ -25,7 +34,22 @@ class ForwardReturn(LabelSource):
         """Return (close[t + horizon] - close[t]) / close[t], known at bar t + horizon."""
         check()
         require_bars(bars, self.horizon + 1, "forward_return")
-        close = prices(bars, "close")
-        now, later = close[: -self.horizon], close[self.horizon :]
-        labelled = np.arange(len(now))
-        return labels_at(bars, labelled, ((later - now) / now).astype(np.float32), labelled + self.horizon)
+        returns = returns_over(prices(bars, "close"), self.horizon)
+        beyond = np.abs(returns) > np.finfo(np.float32).max
+        if beyond.any():
+            first = int(beyond.argmax())
+            raise DataError(
+                f"The return over the {self.horizon} bars from {bars.index[first].isoformat()} on is "
+                f"{returns[first]:.3g}, too large to learn from.",
+                fix="Correct the data file.",
+            )
+        check()
+        labelled = np.arange(len(returns))
+        return labels_at(bars, labelled, returns.astype(np.float32), labelled + self.horizon)
+
+
+def returns_over(close: FloatArray, horizon: int) -> FloatArray:
+    """Return the relative change of each close over the next bars; the last ``horizon`` bars have none."""
+    now, later = close[:-horizon], close[horizon:]
+    with np.errstate(over="ignore"):
+        return (later - now) / now

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
@@ -16,15 +15,17 @@ from ktrdr.labels.base import (
     LABELS,
     SELL,
     FloatArray,
+    IntArray,
     Labels,
     LabelSource,
     labels_at,
     prices,
     require_bars,
 )
+from ktrdr.labels.cusum import cusum_events
+from ktrdr.labels.uniqueness import uniqueness
 from ktrdr.market.bars import Bars
 
-IntArray = npt.NDArray[np.int64]
 Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # Bars labelled together: few enough to stay in the cache while their windows are walked.
@@ -48,6 +49,12 @@ class TripleBarrier(LabelSource):
     ``max_holding_period`` bars, all of them, since to keep only those that met a barrier early would bias
     the classes.
 
+    With a ``cusum_threshold``, only bars are labelled at which the logarithmic returns since the last such
+    bar have added up to it (`cusum_events`). At 0 or below it is ``cusum_multiplier`` times the mean
+    deviation of returns (over ``vol_span``) so far.
+
+    With ``compute_weights``, a label counts for less the more others rest on the same bars (`uniqueness`).
+
     Source: M. López de Prado, Advances in Financial Machine Learning (2018), sections 3.3-3.4.
     """
 
@@ -64,6 +71,10 @@ class TripleBarrier(LabelSource):
     max_holding_period: Annotated[int, Field(ge=1)] = 50
     vol_span: Annotated[int, Field(ge=2)] = 50
     vol_method: Literal["atr", "close"] = "atr"
+    compute_weights: bool = False
+    cusum_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """A sum of logarithmic returns; 0 or below: by the volatility. None: every bar is labelled."""
+    cusum_multiplier: Multiplier = 0.5
 
     @property
     def horizon_bars(self) -> int:
@@ -87,6 +98,8 @@ class TripleBarrier(LabelSource):
                 f"The volatility ({self.vol_method}) is 0 at every bar, so that there are no barriers.",
                 fix="Check the prices, or use the other vol_method.",
             )
+        if self.cusum_threshold is not None:
+            labelled = self._at_events(labelled, close, self.cusum_threshold, check)
         values = np.empty(len(labelled), dtype=np.int64)
         known_at = np.empty(len(labelled), dtype=np.int64)
         for start in range(0, len(labelled), _BLOCK_BARS):
@@ -94,14 +107,41 @@ class TripleBarrier(LabelSource):
             values[block], known_at[block] = self._first_touches(
                 labelled[block], high, low, close, volatility[labelled[block]], check
             )
-        return labels_at(bars, labelled, values, known_at)
+        weights = uniqueness(labelled, known_at, check) if self.compute_weights else None
+        check()
+        return labels_at(bars, labelled, values, known_at, weights)
 
     def _volatility(self, high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
         if self.vol_method == "atr":
             ranges = pd.Series((high - low) / close)
             return ranges.ewm(span=self.vol_span, min_periods=self.vol_span).mean().to_numpy()
-        returns = pd.Series(np.diff(np.log(close), prepend=np.nan))
-        return returns.ewm(span=self.vol_span, min_periods=self.vol_span).std().to_numpy()
+        return self._deviation(_log_returns(close))
+
+    def _deviation(self, returns: FloatArray) -> FloatArray:
+        return pd.Series(returns).ewm(span=self.vol_span, min_periods=self.vol_span).std().to_numpy()
+
+    def _at_events(
+        self, bars: IntArray, close: FloatArray, threshold: float, check: Callable[[], None]
+    ) -> IntArray:
+        """Return those of the bars that are CUSUM events."""
+        returns = _log_returns(close)
+        if threshold > 0:
+            thresholds = np.full(len(close), threshold)
+        else:
+            check()
+            deviation = self._deviation(returns)
+            known = np.isfinite(deviation)
+            # Of those so far, so that no bar is chosen by what comes after it.
+            mean = np.cumsum(np.where(known, deviation, 0.0)) / np.maximum(np.cumsum(known), 1)
+            thresholds = np.where(known, self.cusum_multiplier * mean, np.nan)
+        check()
+        events = np.intersect1d(bars, cusum_events(returns, thresholds, check), assume_unique=True)
+        if not len(events):
+            raise DataError(
+                f"No bar is labelled: the returns never add up to the CUSUM threshold in {len(close)} bars.",
+                fix="Lower cusum_threshold or cusum_multiplier, or use a longer range of dates.",
+            )
+        return events
 
     def _first_touches(
         self,
@@ -139,3 +179,8 @@ class TripleBarrier(LabelSource):
             if not len(waiting):
                 break
         return values, known_at
+
+
+def _log_returns(close: FloatArray) -> FloatArray:
+    """Return each bar's logarithmic return; the first has none."""
+    return np.diff(np.log(close), prepend=np.nan)

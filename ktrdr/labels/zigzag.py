@@ -1,7 +1,6 @@
 """Labels by the legs of a zigzag: which way the price is going until it next turns."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -14,17 +13,14 @@ from ktrdr.labels.base import (
     HOLD,
     LABELS,
     SELL,
-    FloatArray,
     Labels,
     LabelSource,
     labels_at,
     prices,
     require_bars,
 )
+from ktrdr.labels.legs import trace
 from ktrdr.market.bars import Bars
-
-# About 10 ms of work.
-_BARS_BETWEEN_CHECKS = 1 << 16
 
 
 @LABELS.register("zigzag")
@@ -54,71 +50,20 @@ class ZigZag(LabelSource):
 
     def compute(self, bars: Bars, check: Callable[[], None]) -> Labels:
         """Label every bar up to the last extreme that may still move."""
+        check()
         require_bars(bars, 2, "zigzag")
-        runs = _trace(prices(bars, "close"), self.zigzag_threshold, check)
-        if not runs.ends:
+        close = prices(bars, "close")
+        legs = trace(close, np.full(len(close), self.zigzag_threshold), check)
+        if not len(legs.ends):
             raise DataError(
                 f"The close never moves by {self.zigzag_threshold:.2%} from the first of {len(bars)} bars, "
                 "so zigzag labels none.",
                 fix="Lower zigzag_threshold, or use a longer range of dates.",
             )
-        ends = np.array(runs.ends, dtype=np.int64)
-        starts = np.concatenate(([0], ends[:-1]))
-        values = np.repeat(np.array(runs.rests, dtype=np.int64), ends - starts)
-        values[starts] = runs.firsts
-        return labels_at(bars, np.arange(ends[-1]), values, np.repeat(ends, ends - starts))
-
-
-@dataclass(slots=True)
-class _Runs:
-    """Consecutive runs of bars; the label of each is settled at the bar right after it."""
-
-    ends: list[int] = field(default_factory=list)
-    """First bar after the run."""
-    firsts: list[int] = field(default_factory=list)
-    """Label of its first bar."""
-    rests: list[int] = field(default_factory=list)
-    """Label of its further bars."""
-
-    def settle(self, end: int, first: int, rest: int) -> None:
-        self.ends.append(end)
-        self.firsts.append(first)
-        self.rests.append(rest)
-
-
-def _trace(closes: FloatArray, threshold: float, check: Callable[[], None]) -> _Runs:
-    runs = _Runs()
-    leg = HOLD  # until there is a first one
-    extreme = float(closes[0])
-    rise_to, fall_to = extreme * (1 + threshold), extreme * (1 - threshold)
-    for start in range(1, len(closes), _BARS_BETWEEN_CHECKS):
         check()
-        for at, close in enumerate(closes[start : start + _BARS_BETWEEN_CHECKS].tolist(), start):
-            # What is not settled begins with the extreme: it is a turning point, or within the leg.
-            if leg == BUY:
-                if close > extreme:
-                    runs.settle(at, first=BUY, rest=BUY)
-                elif close <= fall_to:
-                    runs.settle(at, first=HOLD, rest=SELL)
-                    leg = SELL
-                else:
-                    continue
-            elif leg == SELL:
-                if close < extreme:
-                    runs.settle(at, first=SELL, rest=SELL)
-                elif close >= rise_to:
-                    runs.settle(at, first=HOLD, rest=BUY)
-                    leg = BUY
-                else:
-                    continue
-            elif close >= rise_to:
-                runs.settle(at, first=HOLD, rest=BUY)
-                leg = BUY
-            elif close <= fall_to:
-                runs.settle(at, first=HOLD, rest=SELL)
-                leg = SELL
-            else:
-                continue
-            extreme = close
-            rise_to, fall_to = extreme * (1 + threshold), extreme * (1 - threshold)
-    return runs
+        starts = legs.starts
+        lengths = legs.ends - starts
+        values = np.repeat(np.where(legs.rises, BUY, SELL), lengths)
+        values[starts[legs.turns]] = HOLD
+        check()
+        return labels_at(bars, np.arange(legs.ends[-1]), values, np.repeat(legs.ends, lengths))

@@ -1,39 +1,24 @@
 """Labels against hand-worked cases and against their definitions, written out slowly."""
 
-import math
-from collections.abc import Callable
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ktrdr.errors import DataError
 from ktrdr.labels import LABELS
+from tests.unit.label_cases import (
+    MakeBars,
+    bars_closing_at,
+    bars_of,
+    compute,
+    triple_barrier_by_definition,
+)
 
 BUY, HOLD, SELL = 0, 1, 2
-MakeBars = Callable[..., pd.DataFrame]
-
-
-def go_on() -> None:
-    """A check that never stops anything."""
-
-
-def bars_of(rows: list[tuple[float, float, float]]) -> pd.DataFrame:
-    """Bars of these highs, lows and closes."""
-    table = pd.DataFrame(rows, columns=["high", "low", "close"], dtype=float)
-    table.index = pd.date_range("2020-01-01", periods=len(rows), freq="1h", tz="UTC")
-    return table.assign(open=table["close"], volume=1.0)
-
-
-def compute(name: str, bars: pd.DataFrame, **parameters: object) -> dict[int, tuple[float, int]]:
-    """Bar → label and the bar at which it is known, by number."""
-    labels = LABELS.get(name)(**parameters).compute(bars, go_on)
-    numbers = bars.index.get_indexer(labels.times).tolist()
-    known = bars.index.get_indexer(labels.known_at).tolist()
-    return dict(zip(numbers, zip(labels.values.tolist(), known, strict=True), strict=True))
+BULLISH, BEARISH, NEUTRAL = 0, 1, 2
 
 
 # --- forward return -------------------------------------------------------------------------------
@@ -41,7 +26,7 @@ def compute(name: str, bars: pd.DataFrame, **parameters: object) -> dict[int, tu
 
 def test_forward_return_is_relative_to_the_bar_itself() -> None:
     closes = [100.0, 110.0, 105.0, 99.0]
-    labels = compute("forward_return", bars_of([(close, close, close) for close in closes]), horizon=2)
+    labels = compute("forward_return", bars_closing_at(closes), horizon=2)
     assert labels == {0: (pytest.approx(0.05), 2), 1: (pytest.approx(-0.1), 3)}
 
 
@@ -52,6 +37,56 @@ def test_forward_return_by_its_definition(eurusd: pd.DataFrame) -> None:
         for at in range(len(closes) - 20)
     }
     assert compute("forward_return", eurusd) == expected
+
+
+def test_a_return_beyond_single_precision_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"from 2020-01-01T01:00:00\+00:00 on is 1e\+60, too large"):
+        compute("forward_return", bars_closing_at([1.0, 1e-30, 1e30]), horizon=1)
+
+
+# --- context --------------------------------------------------------------------------------------
+
+
+def test_context_by_hand() -> None:
+    closes = [128.0, 128.0, 129.0, 130.0, 128.5, 127.0, 127.25]
+    labels = compute(
+        "context", bars_closing_at(closes), horizon=1, bullish_threshold=1 / 128, bearish_threshold=-1 / 130
+    )
+    assert labels == {
+        0: (NEUTRAL, 1),
+        1: (NEUTRAL, 2),  # exactly at the threshold
+        2: (NEUTRAL, 3),
+        3: (BEARISH, 4),
+        4: (BEARISH, 5),
+        5: (NEUTRAL, 6),
+    }
+    assert compute("context", bars_closing_at(closes), horizon=3)[0] == (BULLISH, 3)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"horizon": 24, "bullish_threshold": 0.001, "bearish_threshold": -0.002},
+        {"bearish_threshold": 0.004},
+    ],
+)
+def test_context_by_its_definition(eurusd: pd.DataFrame, parameters: dict[str, float]) -> None:
+    given = {"horizon": 5, "bullish_threshold": 0.005, "bearish_threshold": -0.005} | parameters
+    ahead = int(given["horizon"])
+    closes = eurusd["close"].tolist()
+    expected = {}
+    for at in range(len(closes) - ahead):
+        change = (closes[at + ahead] - closes[at]) / closes[at]
+        up, down = change > given["bullish_threshold"], change < given["bearish_threshold"]
+        expected[at] = (BULLISH if up else BEARISH if down else NEUTRAL, at + ahead)
+    assert compute("context", eurusd, **parameters) == expected
+
+
+def test_the_bullish_threshold_must_be_above_the_bearish_one() -> None:
+    for bullish in (-0.005, -0.01):
+        with pytest.raises(ValidationError, match=r"must be above bearish_threshold \(-0\.005\)"):
+            LABELS.get("context")(bullish_threshold=bullish)
 
 
 # --- zigzag ---------------------------------------------------------------------------------------
@@ -87,7 +122,7 @@ def zigzag_by_definition(closes: list[float], threshold: float) -> list[int]:
 
 def test_zigzag_by_hand() -> None:
     closes = [100, 101, 103, 102, 100, 99, 101.1, 100]
-    labels = compute("zigzag", bars_of([(close, close, close) for close in closes]), zigzag_threshold=0.02)
+    labels = compute("zigzag", bars_closing_at(closes), zigzag_threshold=0.02)
     assert labels == {
         0: (HOLD, 2),  # the first bar; 103 is the first close 2 % away from it
         1: (BUY, 2),
@@ -100,7 +135,7 @@ def test_zigzag_by_hand() -> None:
 
 def test_the_first_of_equal_closes_is_the_turning_point() -> None:
     closes = [100, 110, 110, 110, 90, 120]
-    labels = compute("zigzag", bars_of([(close, close, close) for close in closes]), zigzag_threshold=0.05)
+    labels = compute("zigzag", bars_closing_at(closes), zigzag_threshold=0.05)
     assert [label for label, _ in labels.values()] == [HOLD, HOLD, SELL, SELL, HOLD]
 
 
@@ -110,7 +145,7 @@ prices = st.lists(st.integers(90, 115).map(float), min_size=2, max_size=60)
 @settings(deadline=None)
 @given(closes=prices, threshold=st.sampled_from([0.01, 0.02, 0.05, 0.1]))
 def test_zigzag_by_its_definition(closes: list[float], threshold: float) -> None:
-    bars = bars_of([(close, close, close) for close in closes])
+    bars = bars_closing_at(closes)
     expected = zigzag_by_definition(closes, threshold)
     if not expected:
         with pytest.raises(DataError, match="never moves"):
@@ -127,7 +162,7 @@ def test_a_zigzag_label_is_known_at_the_first_bar_that_settles_it(closes: list[f
     by_bars_so_far = [zigzag_by_definition(closes[: end + 1], 0.02) for end in range(len(closes))]
     if not by_bars_so_far[-1]:
         return
-    bars = bars_of([(close, close, close) for close in closes])
+    bars = bars_closing_at(closes)
     for at, (_, known) in compute("zigzag", bars, zigzag_threshold=0.02).items():
         assert known == next(end for end, labels in enumerate(by_bars_so_far) if len(labels) > at)
 
@@ -184,50 +219,6 @@ def test_triple_barrier_by_hand(
         vol_span=2,
     )
     assert labels == {1: (label, 1 + known_after)}
-
-
-def volatility_by_definition(bars: pd.DataFrame, at: int, span: int, method: str) -> float | None:
-    """Weighted mean, or deviation, of the values up to one bar; None while there are too few."""
-    past = bars.iloc[: at + 1]
-    if method == "atr":
-        values = [(bar.high - bar.low) / bar.close for bar in past.itertuples()]
-    else:
-        values = [math.log(now / before) for before, now in pairwise(past["close"])]
-    if len(values) < span:
-        return None
-    weights = [(1 - 2 / (span + 1)) ** age for age in reversed(range(len(values)))]
-    total = sum(weights)
-    mean = sum(weight * value for weight, value in zip(weights, values, strict=True)) / total
-    if method == "atr":
-        return mean
-    variance = sum(w * (value - mean) ** 2 for w, value in zip(weights, values, strict=True)) / total
-    unbiased = variance * total**2 / (total**2 - sum(weight**2 for weight in weights))
-    return math.sqrt(unbiased)
-
-
-def triple_barrier_by_definition(
-    bars: pd.DataFrame, pt: float, sl: float, holding: int, span: int, method: str
-) -> dict[int, tuple[int, int]]:
-    high, low, close = (bars[name].tolist() for name in ("high", "low", "close"))
-    labels = {}
-    for at in range(len(bars) - holding):
-        volatility = volatility_by_definition(bars, at, span, method)
-        if volatility is None:
-            continue
-        upper, lower = close[at] * (1 + pt * volatility), close[at] * (1 - sl * volatility)
-        for ahead in range(at + 1, at + holding + 1):
-            up, down = high[ahead] >= upper, low[ahead] <= lower
-            if up and down:
-                labels[at] = (BUY if close[ahead] >= close[at] else SELL, ahead)
-            elif up or down:
-                labels[at] = (BUY if up else SELL, ahead)
-            if up or down:
-                break
-        else:
-            change = (close[at + holding] - close[at]) / close[at]
-            small = abs(change) < volatility / 2 * math.sqrt(holding)
-            labels[at] = (HOLD if small else BUY if change > 0 else SELL, at + holding)
-    return labels
 
 
 @settings(max_examples=40, deadline=None)

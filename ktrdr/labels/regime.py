@@ -1,0 +1,156 @@
+"""Labels of the market's regime: a trend up or down, a range, or a crisis."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from ktrdr.errors import DataError
+from ktrdr.labels.base import (
+    LABELS,
+    FloatArray,
+    IntArray,
+    Labels,
+    LabelSource,
+    labels_at,
+    prices,
+    require_bars,
+)
+from ktrdr.labels.legs import BoolArray, Legs, trace
+from ktrdr.market.bars import Bars
+
+UP, DOWN, RANGING, VOLATILE = range(4)
+_FEWEST_TURNS = 4  # of which two are lows and two are highs, so that there is a progress to see
+Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@LABELS.register("regime")
+class Regime(LabelSource):
+    """UP or DOWN within a leg that makes its way in steps, RANGING within another, VOLATILE in a crisis.
+
+    The legs are those of a zigzag over the closes that turns once a close is ``macro_atr_mult`` average true
+    ranges back from the extreme; the legs of a second one, with ``micro_atr_mult``, are the steps. The
+    average true range is the mean over ``atr_period``, at the bar that turns the leg and relative to its
+    close.
+
+    A leg up is UP if at least the share ``progression_tolerance`` of the low turning points of the steps
+    within it is higher than the low before, and there are at least four turning points, of both kinds; a leg
+    down is DOWN if its highs fall likewise. Other legs are RANGING.
+
+    A bar is VOLATILE, whatever its leg, if the deviation of the next ``atr_period`` logarithmic returns is
+    more than ``vol_crisis_threshold`` times that of the last ``vol_lookback``.
+
+    Not labelled: the first ``vol_lookback`` bars, and those from the last turning point on that is certain.
+    A label is known once the turning point that ends its leg is, and the next ``atr_period`` bars are.
+    """
+
+    classes: ClassVar[tuple[str, ...]] = ("UP", "DOWN", "RANGING", "VOLATILE")
+    ignored_names: ClassVar[Mapping[str, str]] = {
+        "horizon": "a leg lasts until the price turns, however long that takes",
+        "trending_threshold": "what makes a trend is progression_tolerance",
+    }
+
+    macro_atr_mult: Multiplier = 3.0
+    micro_atr_mult: Multiplier = 1.0
+    atr_period: Annotated[int, Field(ge=2)] = 14
+    progression_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    vol_crisis_threshold: Multiplier = 2.0
+    vol_lookback: Annotated[int, Field(ge=2)] = 120
+
+    @model_validator(mode="after")
+    def _steps_are_smaller_than_legs(self) -> Self:
+        if self.micro_atr_mult >= self.macro_atr_mult:
+            raise ValueError(
+                f"micro_atr_mult ({self.micro_atr_mult:g}) must be less than "
+                f"macro_atr_mult ({self.macro_atr_mult:g})"
+            )
+        return self
+
+    @property
+    def horizon_bars(self) -> int:
+        """0: a leg may last for any number of bars."""
+        return 0
+
+    def compute(self, bars: Bars, check: Callable[[], None]) -> Labels:
+        """Label the bars of every leg whose end is certain."""
+        check()
+        begin = self.atr_period - 1  # where the average true range is known
+        require_bars(bars, max(begin, self.vol_lookback) + self.atr_period + 1, "regime")
+        high, low, close = prices(bars, "high"), prices(bars, "low"), prices(bars, "close")
+        check()
+        closes = close[begin:]
+        ranges = _average_true_range(high, low, close, self.atr_period)[begin:] / closes
+        ranges[ranges == 0] = np.inf  # where nothing has moved, nothing turns
+        macro = trace(closes, self.macro_atr_mult * ranges, check)
+        micro = trace(closes, self.micro_atr_mult * ranges, check)
+        known = _known_at(macro, micro)
+        turns = macro.starts[macro.turns][: len(known) + 1]
+        first = max(begin, self.vol_lookback)
+        last = min(begin + int(turns[-1]), len(bars) - self.atr_period) if len(known) else 0
+        if first >= last:
+            raise DataError(
+                f"Of {len(bars)} bars, none after the first {self.vol_lookback} is in a leg of "
+                f"{self.macro_atr_mult:g} average true ranges that has ended, so regime labels none.",
+                fix="Lower macro_atr_mult or vol_lookback, or use a longer range of dates.",
+            )
+        check()
+        of_legs = _classify(turns, macro, micro, closes, self.progression_tolerance)
+        check()
+        labelled = np.arange(first, last)
+        lengths = np.diff(turns)
+        of_bars = slice(first - begin, last - begin)
+        values = np.repeat(of_legs, lengths)[of_bars]
+        leg_known_at = np.repeat(known + begin, lengths)[of_bars]
+        check()
+        values[self._volatile(close, check)[first:last]] = VOLATILE
+        check()
+        return labels_at(bars, labelled, values, np.maximum(leg_known_at, labelled + self.atr_period))
+
+    def _volatile(self, close: FloatArray, check: Callable[[], None]) -> BoolArray:
+        returns = pd.Series(np.diff(np.log(close), prepend=np.nan))
+        check()
+        before = returns.rolling(self.vol_lookback).std().to_numpy()
+        check()
+        after = returns.rolling(self.atr_period).std().shift(-self.atr_period).to_numpy()
+        return (before > 0) & (after > self.vol_crisis_threshold * before)
+
+
+def _average_true_range(high: FloatArray, low: FloatArray, close: FloatArray, period: int) -> FloatArray:
+    before = np.concatenate((close[:1], close[:-1]))
+    ranges = np.maximum(high, before) - np.minimum(low, before)
+    ranges[0] = high[0] - low[0]
+    return pd.Series(ranges).rolling(period).mean().to_numpy()
+
+
+def _known_at(macro: Legs, micro: Legs) -> IntArray:
+    """Return the bar at which each leg and all steps within it are certain; legs that are not have none."""
+    ends = macro.starts[macro.turns][1:]
+    turned = macro.ends[macro.turns][1:]
+    # The steps up to a bar are certain once the run that has the bar is settled.
+    run = np.searchsorted(micro.ends, ends, side="right")
+    certain = run < len(micro.ends)
+    return np.maximum(turned[certain], micro.ends[run[certain]])
+
+
+def _classify(turns: IntArray, macro: Legs, micro: Legs, close: FloatArray, tolerance: float) -> IntArray:
+    """Return UP, DOWN or RANGING for each leg between two of the turning points."""
+    legs = len(turns) - 1
+    rising = macro.rises[macro.turns][:legs]
+    steps = micro.starts[micro.turns]
+    from_low = micro.rises[micro.turns]
+    within = np.searchsorted(steps, turns[1:], side="right") - np.searchsorted(steps, turns[:-1])
+    values = np.full(legs, RANGING, dtype=np.int64)
+    for value, of_legs, points, sign in (
+        (UP, rising, steps[from_low], 1),
+        (DOWN, ~rising, steps[~from_low], -1),
+    ):
+        leg = np.searchsorted(turns, points[:-1], side="right") - 1
+        inside = (leg < legs) & (points[1:] <= turns[np.minimum(leg + 1, legs)])
+        onward = sign * np.diff(close[points]) > 0
+        pairs = np.bincount(leg[inside], minlength=legs)
+        good = np.bincount(leg[inside & onward], minlength=legs)
+        trend = of_legs & (within >= _FEWEST_TURNS) & (good / np.maximum(pairs, 1) >= tolerance)
+        values[trend] = value
+    return values
