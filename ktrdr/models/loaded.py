@@ -49,8 +49,8 @@ class LoadedModel:
 
         Args:
             bars: of the base timeframe, indexed by aware open times, with the columns open, high, low, close
-                and volume; or such tables by timeframe. A coarser timeframe that is not given is made from
-                the base timeframe's bars. Bars from before the first answer that is wanted are needed: the
+                and volume; or such tables by timeframe. A timeframe that is not given is made of the coarsest
+                finer one. Bars from before the first answer that is wanted are needed: the
                 indicators' warm-up has none, and recursive averages remember further back.
 
         Returns:
@@ -82,20 +82,26 @@ class LoadedModel:
 
     def _complete(self, given: Mapping[str, Bars]) -> dict[str, Bars]:
         """Return checked bars of every timeframe that the features need."""
-        base = self._plan.base_timeframe
         needed = self._plan.timeframes
-        if base not in given or not set(given) <= set(needed):
+        finer = {
+            timeframe: [
+                name for name in given if Timeframe.parse(timeframe).is_multiple_of(Timeframe.parse(name))
+            ]
+            for timeframe in needed
+        }
+        if not set(given) <= set(needed) or not all(finer.values()):
             raise DataError(
                 f"The model needs bars of {', '.join(needed)}; given: {', '.join(given) or 'none'}.",
-                fix=f"Give a table of {base} bars, or tables by timeframe.",
+                fix="Give tables by timeframe; one that is missing is made of a finer one.",
             )
         checked = {timeframe: _check(table, timeframe) for timeframe, table in given.items()}
         for timeframe in needed:
             if timeframe not in checked:
+                source = max(finer[timeframe], key=Timeframe.parse)
                 checked[timeframe] = resample(
-                    checked[base], Timeframe.parse(base), Timeframe.parse(timeframe)
+                    checked[source], Timeframe.parse(source), Timeframe.parse(timeframe)
                 )
-        return checked
+        return {timeframe: checked[timeframe] for timeframe in needed}
 
     def __repr__(self) -> str:
         model = self.metadata

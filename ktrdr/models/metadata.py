@@ -118,6 +118,9 @@ class ModelMetadata(_Record):
     """Part (``train``, ``validation``, ``test``) → class → rows."""
     class_weights: dict[str, float] = Field(default_factory=dict)
     warmup_rows_dropped: int
+    """Bars without a value for every feature, of all symbols."""
+    window_rows_dropped: int = 0
+    """Bars with too few bars before them for a sequence, since the start or a hole."""
     split: SplitRecord
     parameters: int
     """Trainable parameters of the network."""

@@ -124,14 +124,7 @@ def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple
         fine = False
     if not fine:
         return None
-    finest = min(listed, key=Timeframe.parse)
-    if base is not None and Timeframe.parse(base).duration > Timeframe.parse(finest).duration:
-        findings.problem(
-            (*path, "base_timeframe"),
-            f"must be the finest timeframe, {finest}: its bars are what is labelled",
-        )
-        return None
-    return tuple(listed), finest
+    return tuple(listed), base or min(listed, key=Timeframe.parse)
 
 
 def _is_timeframe(name: str, path: Path, findings: Findings) -> bool:

@@ -111,11 +111,12 @@ def _train(
 
     with reporter.stage(Stage.LABELS) as note:
         labels = {symbol: strategy.label.compute(table, reporter.check) for symbol, table in base.items()}
-        rows = _label(strategy, matrices, labels, base)
+        rows, window_rows = _label(strategy, matrices, labels, base)
         note(
             source=strategy.label_source,
             labels=sum(len(found.times) for found in labels.values()),
             rows=len(rows),
+            window_rows_dropped=window_rows,
         )
 
     with reporter.stage(Stage.SPLIT) as note:
@@ -159,6 +160,7 @@ def _train(
             parsed=parsed,
             rows=rows,
             warmup_rows_dropped=warmup_rows,
+            window_rows_dropped=window_rows,
             split=split,
             scalings=scalings,
             balance=balance,
@@ -201,14 +203,16 @@ def _label(
     matrices: Mapping[str, FeatureMatrix],
     labels: Mapping[str, Labels],
     base: Mapping[str, Bars],
-) -> LabelledRows:
+) -> tuple[LabelledRows, int]:
+    """Return the rows to learn from, and how many bars were left out for want of a whole window."""
     timeframe, window = Timeframe.parse(strategy.base_timeframe), strategy.network.window
-    parts = []
+    parts, left_out = [], 0
     for symbol, matrix in matrices.items():
         opens = pd.DatetimeIndex(base[symbol].index)
         ends = complete_windows(matrix, opens, timeframe, window)
+        left_out += len(matrix.times) - len(ends)
         parts.append(match(symbol, matrix, ends, window, labels[symbol], base[symbol]))
-    return together(parts)
+    return together(parts), left_out
 
 
 def _samples(rows: LabelledRows, numbers: RowNumbers, table: torch.Tensor) -> Samples:

@@ -52,6 +52,7 @@ class FinishedTraining:
     parsed: ParsedStrategy
     rows: LabelledRows
     warmup_rows_dropped: int
+    window_rows_dropped: int
     split: Split
     scalings: Mapping[str, Scaling]
     balance: ClassBalance | None
@@ -158,6 +159,7 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
         class_counts=_class_counts(training),
         class_weights=_class_weights(training),
         warmup_rows_dropped=training.warmup_rows_dropped,
+        window_rows_dropped=training.window_rows_dropped,
         split=_split(training),
         parameters=training.parameters,
         training_metrics=best.model_dump(exclude={"epoch"}, exclude_none=True),

@@ -271,3 +271,35 @@ def test_a_model_of_another_seed_answers_differently(
     other = load_model(write_model(replace(job(bars, tmp_path), seed=99), tmp_path / "model"))
     assert not other.predict(bars).equals(model.predict(bars))
     assert repr(other) == "LoadedModel(eurusd_momentum EURUSD 1h)"
+
+
+def test_bars_of_a_coarser_base_timeframe_see_the_finer_ones_that_have_closed(
+    eurusd: pd.DataFrame, tmp_path: Path
+) -> None:
+    bars = eurusd.iloc[:2500]
+    overrides = {"training_data.timeframes.base_timeframe": "4h", "training.epochs": 1}
+    directory = write_model(job(bars, tmp_path, TWO_TIMEFRAMES, overrides, coarser="4h"), tmp_path / "model")
+    model = load_model(directory)
+    coarse = resample(bars, Timeframe.parse("1h"), Timeframe.parse("4h"))
+    made = model.predict({"1h": bars})
+    assert set(made.index) <= set(coarse.index)
+    expected = evaluated(directory)
+    assert (made.loc[expected.index, "BUY"] == expected["p_BUY"]).all()
+
+    # Whatever comes after the close of a 4h bar changes nothing of it; its own last hour does.
+    last = made.index[-40]
+    close = last + pd.Timedelta(hours=4)
+    later = bars.copy()
+    later.loc[later.index >= close, ["open", "high", "low", "close"]] *= 1.1
+    pd.testing.assert_frame_equal(model.predict({"1h": later}).loc[:last], made.loc[:last])
+    within = bars.copy()
+    within.loc[within.index == close - pd.Timedelta(hours=1), ["open", "high", "low", "close"]] *= 1.1
+    assert not model.predict({"1h": within}).loc[last].equals(made.loc[last])
+
+
+def test_a_base_timeframe_cannot_be_made_of_a_coarser_one(eurusd: pd.DataFrame, tmp_path: Path) -> None:
+    bars = eurusd.iloc[:2500]
+    directory = write_model(job(bars, tmp_path, TWO_TIMEFRAMES, coarser="4h"), tmp_path / "model")
+    coarse = resample(bars, Timeframe.parse("1h"), Timeframe.parse("4h"))
+    with pytest.raises(DataError, match="needs bars of 1h, 4h; given: 4h"):
+        load_model(directory).predict({"4h": coarse})
