@@ -5,6 +5,7 @@
     KtrdrError
     ├── StrategyError            the strategy file is wrong (a list of problems with their lines)
     ├── UnknownNameError         no indicator, label, network, … has that name
+    ├── PluginError              one of another distribution cannot be used, or is not installed
     ├── DataError                the market data cannot be used
     │   └── DataGoneError
     ├── TrainingError            training itself cannot go on
@@ -111,7 +112,14 @@ class UnknownNameError(KtrdrError):
         self.name = name
         self.available = tuple(available)
         self.nearest = nearest
-        super().__init__(f"unknown {kind} '{name}'; available: {', '.join(self.available)}")
+        super().__init__(
+            f"unknown {kind} '{name}'; available: {', '.join(self.available)}",
+            fix=f"Did you mean '{nearest}'?" if nearest else None,
+        )
+
+
+class PluginError(KtrdrError):
+    """A plug-in cannot be used."""
 
 
 # --- data and training ----------------------------------------------------------------------------

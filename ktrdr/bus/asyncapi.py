@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from ktrdr.bus.topology import ROUTES, Exchange, Party, RouteRule, shared_topology
+from ktrdr.docstrings import field_descriptions
 from ktrdr.events import generated
-from ktrdr.events.base import Event
+from ktrdr.events.base import Event, Part
 from ktrdr.events.codec import CONTENT_TYPE
-from ktrdr.events.schemas import field_descriptions, schema_file_name
+from ktrdr.events.schemas import schema_file_name
 from ktrdr.events.training import PROTOCOL_VERSION
 
 _NAME = "asyncapi.yaml"
@@ -90,7 +91,7 @@ def _channel(event_type: type[Event], rule: RouteRule, exchange: Exchange) -> di
 
 
 def _parameters(event_type: type[Event], fields: list[str]) -> Mapping[str, Any]:
-    descriptions = field_descriptions(event_type)
+    descriptions = field_descriptions(event_type, Part)
     return {
         field: {"description": descriptions.get(field, f"The field `{field}` of the event.")}
         for field in fields

@@ -20,6 +20,7 @@ from ktrdr.cli import (
     strategies,
     tokens,
     train,
+    vocabulary,
     work,
 )
 from ktrdr.cli.settings import GlobalOptions
@@ -35,6 +36,8 @@ app.command("train")(train.train)
 app.add_typer(ops.app, name="ops")
 app.add_typer(models.app, name="models")
 app.add_typer(strategies.app, name="strategies")
+for _family in vocabulary.FAMILIES:
+    app.command(_family)(vocabulary.command_for(_family))
 app.command("work")(work.work)
 app.command("serve")(serve.serve)
 app.command("agent")(agent.agent)

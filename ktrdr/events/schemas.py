@@ -5,18 +5,15 @@ not current. They describe an event as JSON; on the wire it is msgpack with the 
 ``bin`` instead of base64 and times are timestamps (extension type -1) instead of text.
 """
 
-import ast
-import inspect
 import json
-import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from ktrdr.docstrings import field_descriptions, prose
 from ktrdr.events import generated
 from ktrdr.events.base import Event, Part
 from ktrdr.events.training import EVENT_TYPES
@@ -51,7 +48,7 @@ def json_schema(event_type: type[Event]) -> dict[str, Any]:
     for name, definition in definitions.items():
         if name in models:
             _describe(definition, models[name])
-    titled = {**schema, "title": event_type.type_name(), "description": _prose(event_type.__doc__ or "")}
+    titled = {**schema, "title": event_type.type_name(), "description": prose(event_type.__doc__ or "")}
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": f"urn:ktrdr:event:{event_type.type_name()}",
@@ -79,29 +76,11 @@ def _models(base: type[Part]) -> Iterator[type[Part]]:
 
 
 def _describe(schema: dict[str, Any], model: type[Part]) -> None:
-    descriptions = field_descriptions(model)
+    descriptions = field_descriptions(model, Part)
     for name, field in schema.get("properties", {}).items():
         field.pop("title", None)
         if name in descriptions:
             field["description"] = descriptions[name]
-
-
-def field_descriptions(model: type[Part]) -> dict[str, str]:
-    """Return what the strings below the fields of a model, and of those that it extends, say."""
-    # Pydantic can do this by itself, but while it makes a class: every import would parse the source.
-    found: dict[str, str] = {}
-    for ancestor in reversed([each for each in model.__mro__ if issubclass(each, Part)]):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in zip(definition.body, definition.body[1:], strict=False):
-            match field, below:
-                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
-                    found[name] = _prose(text)
-    return found
-
-
-def _prose(docstring: str) -> str:
-    return re.sub(r"`+", "`", " ".join(inspect.cleandoc(docstring).split()))
 
 
 if __name__ == "__main__":

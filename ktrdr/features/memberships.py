@@ -42,7 +42,7 @@ class Membership(Parameters, ABC):
         """Return the degree of each value; NaN stays NaN."""
 
 
-MEMBERSHIPS: Registry[Membership] = Registry("membership type")
+MEMBERSHIPS: Registry[Membership] = Registry("membership type", Membership, "ktrdr.memberships")
 
 
 @MEMBERSHIPS.register("triangular", "triangularmf")

@@ -61,7 +61,7 @@ class LabelSource(Parameters, ABC):
         """
 
 
-LABELS: Registry[LabelSource] = Registry("label source")
+LABELS: Registry[LabelSource] = Registry("label source", LabelSource, "ktrdr.labels")
 
 
 def labels_at(

@@ -35,4 +35,4 @@ class Loss(Parameters, ABC):
         """Return the mean loss and its gradient by ``outputs``, without autograd."""
 
 
-LOSSES: Registry[Loss] = Registry("loss")
+LOSSES: Registry[Loss] = Registry("loss", Loss, "ktrdr.losses")

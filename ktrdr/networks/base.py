@@ -30,4 +30,4 @@ class Network(Parameters, ABC):
         """Return the number of trainable parameters."""
 
 
-NETWORKS: Registry[Network] = Registry("model type")
+NETWORKS: Registry[Network] = Registry("model type", Network, "ktrdr.networks")

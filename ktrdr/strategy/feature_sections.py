@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from ktrdr.errors import UnknownNameError
+from ktrdr.errors import PluginError, UnknownNameError
 from ktrdr.features.indicators import INDICATORS, Indicator
 from ktrdr.features.memberships import MEMBERSHIPS, Membership
 from ktrdr.features.plan import FeatureColumn, FeaturePlan
@@ -111,6 +111,8 @@ def _membership(definition: JsonValue, path: Path, findings: Findings) -> Member
         return implementation.from_list(numbers)
     except UnknownNameError as error:
         findings.unknown((*path, "type"), MEMBERSHIPS.kind, str(type_name), error.available)
+    except PluginError as error:
+        findings.problem((*path, "type"), str(error))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = f"{first['loc'][-1]}: " if first["loc"] else ""

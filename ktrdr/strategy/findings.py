@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ktrdr.errors import Problem, UnknownNameError
+from ktrdr.errors import PluginError, Problem, UnknownNameError
 from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry, nearest_name
 from ktrdr.strategy.yaml_source import Path, dotted
@@ -67,6 +67,9 @@ class Findings:
             implementation = registry.get(name)
         except UnknownNameError as error:
             self.unknown(name_path, registry.kind, name, error.available)
+            return None
+        except PluginError as error:
+            self.problem(name_path, str(error))
             return None
         known: dict[str, Any] = {}
         for key, value in values.items():

@@ -38,7 +38,7 @@ class Indicator(Parameters, ABC):
         """
 
 
-INDICATORS: Registry[Indicator] = Registry("indicator type")
+INDICATORS: Registry[Indicator] = Registry("indicator type", Indicator, "ktrdr.indicators")
 
 
 def column(bars: Bars, name: Source) -> FloatArray:
