@@ -164,8 +164,8 @@ def everything() -> FeaturePlan:
     return FeaturePlan("1h", indicators, tuple(columns))
 
 
-@settings(max_examples=20, deadline=None)
-@given(cut=st.integers(160, 399), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=6)
+@given(cut=st.integers(320, 479), seed=st.integers(0, 2**32 - 1))
 def test_the_future_changes_no_feature_of_the_past(random_bars: MakeBars, cut: int, seed: int) -> None:
     plan = everything()
     hour, four_hours = Timeframe.parse("1h"), Timeframe.parse("4h")
@@ -173,9 +173,9 @@ def test_the_future_changes_no_feature_of_the_past(random_bars: MakeBars, cut: i
     def compute(hours: pd.DataFrame) -> npt.NDArray[np.float32]:
         return features(plan, {"1h": hours, "4h": resample(hours, hour, four_hours)}).values
 
-    bars = random_bars(400, seed=seed)
+    bars = random_bars(480, seed=seed)
     scrambled = bars.copy()
-    scrambled.iloc[cut:] = random_bars(400, seed=seed + 1, step=0.1).iloc[cut:]
+    scrambled.iloc[cut:] = random_bars(480, seed=seed + 1, step=0.1).iloc[cut:]
     past = compute(bars)[:cut]
     np.testing.assert_array_equal(compute(bars.iloc[:cut]), past)
     np.testing.assert_array_equal(compute(scrambled)[:cut], past)

@@ -16,15 +16,22 @@ from ktrdr.features.indicators import INDICATORS, Indicator
 
 MakeBars = Callable[..., pd.DataFrame]
 
-# Besides the defaults: the shortest windows, and such as differ from each other.
+# Besides the defaults: the shortest windows, such as differ from each other, and what is off by default.
 SHORT = {
+    "adline": {"use_sma_smoothing": True, "smoothing_period": 2},
     "adx": {"period": 2},
     "aroon": {"period": 2},
     "atr": {"period": 1},
     "bollingerbands": {"period": 2},
     "bollingerbandwidth": {"period": 2, "multiplier": 1},
     "cci": {"period": 2},
+    "cmf": {"period": 2},
+    "distancefromma": {"period": 1, "ma_type": "EMA"},
+    "donchianchannels": {"period": 2},
     "ema": {"period": 1},
+    "fishertransform": {"period": 2, "smoothing": 1},
+    "ichimoku": {"tenkan_period": 1, "kijun_period": 1, "senkou_b_period": 1, "displacement": 0},
+    "keltnerchannels": {"period": 2, "atr_period": 7},
     "macd": {"fast_period": 2, "slow_period": 3, "signal_period": 1},
     "mfi": {"period": 2},
     "momentum": {"period": 1, "source": "volume"},
@@ -32,10 +39,16 @@ SHORT = {
     "parabolicsar": {"initial_af": 0.01, "step_af": 0.03, "max_af": 0.1},
     "roc": {"period": 1},
     "rsi": {"period": 2, "source": "open"},
+    "rvi": {"period": 4, "signal_period": 1},
     "sma": {"period": 2},
+    "squeezeintensity": {"bb_period": 30, "kc_period": 2},
     "stochastic": {"k_period": 1, "d_period": 1, "smooth_k": 1},
+    "supertrend": {"period": 2, "multiplier": 0.5},
+    "volumeratio": {"period": 2},
+    "vwap": {"period": 0, "use_typical_price": False},
     "williamsr": {"period": 1},
     "wma": {"period": 2},
+    "zigzag": {"threshold": 0.001},
 }
 
 VARIANTS = [
@@ -103,7 +116,17 @@ def test_neither_the_layout_nor_the_type_of_the_bars_matters(
         ("adx", {}, 0),
         ("atr", {}, 0),
         ("bollingerbandwidth", {}, 0),
+        ("cmf", {}, 0),
+        ("distancefromma", {}, 0),
+        ("donchianchannels", {}, 1.25),
+        ("fishertransform", {}, 0),
+        ("ichimoku", {}, 1.25),
+        ("keltnerchannels", {}, 1.25),
+        ("rvi", {}, 0),
         ("sma", {}, 1.25),
+        ("squeezeintensity", {}, 0),
+        ("vwap", {}, 1.25),
+        ("zigzag", {}, 1.25),
     ],
 )
 def test_a_market_that_stands_still_is_neither_high_nor_low(
@@ -112,16 +135,59 @@ def test_a_market_that_stands_still_is_neither_high_nor_low(
     flat = eurusd.iloc[:300].assign(open=1.25, high=1.25, low=1.25, close=1.25)
     indicator = INDICATORS.get(name)(**parameters)
     for values in indicator.compute(flat).values():
-        np.testing.assert_array_equal(values[indicator.warmup_bars :], neutral)
+        np.testing.assert_allclose(values[indicator.warmup_bars :], neutral, rtol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["roc", "bollingerbandwidth"])
-def test_what_is_relative_to_zero_has_no_value(name: str, eurusd: pd.DataFrame) -> None:
-    indicator = INDICATORS.get(name)(period=2, source="volume")
-    bars = eurusd.iloc[:20].copy()
-    bars.iloc[10:12, bars.columns.get_loc("volume")] = 0.0
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("name", "parameters", "gaps"),
+    [
+        ("roc", {"source": "volume"}, 3),
+        ("bollingerbandwidth", {"source": "volume"}, 2),
+        ("distancefromma", {"source": "volume"}, 2),
+        ("vwap", {}, 2),
+    ],
+)
+def test_what_is_relative_to_zero_has_no_value(
+    name: str, parameters: dict[str, object], gaps: int, seed: int, random_bars: MakeBars
+) -> None:
+    indicator = INDICATORS.get(name)(period=2, **parameters)
+    bars = random_bars(20, seed=seed)
+    bars.iloc[10:13, bars.columns.get_loc("volume")] = 0.0
     (values,) = indicator.compute(bars).values()
-    assert np.isnan(values[indicator.warmup_bars :]).sum() == (2 if name == "roc" else 1)
+    assert np.isnan(values[indicator.warmup_bars :]).sum() == gaps
+
+
+@pytest.mark.parametrize("indicator", VARIANTS)
+@pytest.mark.parametrize("volume", [0.0, 1e-8, 1e12])
+def test_a_market_without_a_move_or_without_volume_gives_numbers_or_nothing(
+    indicator: Indicator, volume: float, random_bars: MakeBars
+) -> None:
+    moving = random_bars(120).assign(volume=volume)
+    still = moving.assign(open=1.1, high=1.1, low=1.1, close=1.1)
+    stopping = pd.concat([moving.iloc[:60], still.iloc[60:]])
+    falling_asleep = random_bars(120)
+    falling_asleep.iloc[60:, falling_asleep.columns.get_loc("volume")] = volume
+    for bars in (moving, still, stopping, falling_asleep):
+        for values in indicator.compute(bars).values():
+            assert not np.isinf(values).any()
+
+
+@pytest.mark.parametrize("indicator", VARIANTS)
+@pytest.mark.parametrize("scale", [2.0**-27, 2.0**27], ids=["1e-8", "1e8"])
+def test_the_unit_of_prices_does_not_matter(indicator: Indicator, scale: float, eurusd: pd.DataFrame) -> None:
+    bars = eurusd.iloc[:600]
+    scaled = bars.assign(**{name: bars[name] * scale for name in ("open", "high", "low", "close")})
+    for name, values in indicator.compute(scaled).items():
+        as_before = indicator.compute(bars)[name]
+        in_prices = not np.allclose(values, as_before, rtol=1e-6, atol=0, equal_nan=True)
+        np.testing.assert_allclose(values, as_before * scale if in_prices else as_before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("indicator", VARIANTS)
+def test_one_bar_more_than_the_warm_up_is_enough(indicator: Indicator, eurusd: pd.DataFrame) -> None:
+    for values in indicator.compute(eurusd.iloc[: indicator.warmup_bars + 1]).values():
+        np.testing.assert_array_equal(np.isfinite(values), [False] * indicator.warmup_bars + [True])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +199,9 @@ def test_what_is_relative_to_zero_has_no_value(name: str, eurusd: pd.DataFrame) 
         ("ExponentialMovingAverage", "ema"),
         ("WeightedMovingAverage", "wma"),
         ("bbands", "bollingerbands"),
+        ("ADLineIndicator", "adline"),
+        ("DistanceFromMA", "distancefromma"),
+        ("SqueezeIntensityIndicator", "squeezeintensity"),
     ],
 )
 def test_indicators_are_known_by_the_names_that_strategies_use(spelling: str, name: str) -> None:
@@ -158,6 +227,11 @@ def test_an_unknown_indicator_is_refused_with_the_nearest_name() -> None:
         ("bollingerbands", {"multiplier": 0}),
         ("bollingerbands", {"multiplier": float("nan")}),
         ("parabolicsar", {"initial_af": float("inf")}),
+        ("distancefromma", {"ma_type": "WMA"}),
+        ("rvi", {"period": 3}),
+        ("supertrend", {"multiplier": 0}),
+        ("vwap", {"period": -1}),
+        ("zigzag", {"threshold": 1.0}),
     ],
 )
 def test_a_wrong_parameter_is_refused(name: str, parameters: dict[str, object]) -> None:

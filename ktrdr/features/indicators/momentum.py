@@ -8,6 +8,7 @@ import talib
 from pydantic import Field
 
 from ktrdr.features.indicators.base import INDICATORS, FloatArray, Indicator, Source, column
+from ktrdr.features.indicators.windows import highest, lowest, ratio
 from ktrdr.market.bars import Bars
 
 
@@ -153,11 +154,5 @@ def _place_in_range(bars: Bars, period: int) -> FloatArray:
 
     TA-Lib's STOCH and WILLR say 0 for a range of no height, which is one of its ends; here it is the middle.
     """
-    highest, lowest = column(bars, "high"), column(bars, "low")
-    if period > 1:  # TA-Lib refuses the window of one bar
-        highest, lowest = talib.MAX(highest, timeperiod=period), talib.MIN(lowest, timeperiod=period)
-    height = highest - lowest
-    place = column(bars, "close") - lowest
-    np.divide(place, height, out=place, where=height != 0)
-    place[height == 0] = 0.5
-    return place
+    top, bottom = highest(column(bars, "high"), period), lowest(column(bars, "low"), period)
+    return ratio(column(bars, "close") - bottom, top - bottom, undefined=0.5)

@@ -1,13 +1,14 @@
 """Indicators of direction: moving averages and what is built on them."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import talib
 from pydantic import Field, model_validator
 
 from ktrdr.features.indicators.base import INDICATORS, FloatArray, Indicator, Source, column
+from ktrdr.features.indicators.windows import ratio, total
 from ktrdr.market.bars import Bars
 
 
@@ -64,6 +65,32 @@ class Wma(Indicator):
     def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
         """Return the average."""
         return {"": talib.WMA(column(bars, self.source), timeperiod=self.period)}
+
+
+@INDICATORS.register("distancefromma", "distancefrommaindicator")
+class DistanceFromMa(Indicator):
+    """Distance from a moving average in percent of that: 100 · (x - average) / average.
+
+    NaN where the average is zero.
+    """
+
+    period: Annotated[int, Field(ge=1, le=200)] = 20
+    ma_type: Literal["SMA", "EMA"] = "SMA"
+    source: Source = "close"
+
+    @property
+    def warmup_bars(self) -> int:
+        """The average needs ``period`` bars."""
+        return self.period - 1
+
+    def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
+        """Return the distance."""
+        values = column(bars, self.source)
+        if self.ma_type == "EMA":
+            average = talib.EMA(values, timeperiod=self.period)
+        else:
+            average = total(values, self.period) / self.period
+        return {"": 100 * ratio(values - average, average, undefined=np.nan)}
 
 
 @INDICATORS.register("macd", "macdindicator")

@@ -8,6 +8,7 @@ import talib
 from pydantic import Field
 
 from ktrdr.features.indicators.base import INDICATORS, FloatArray, Indicator, Source, column
+from ktrdr.features.indicators.windows import ratio, total
 from ktrdr.market.bars import Bars
 
 
@@ -77,9 +78,7 @@ class BollingerBandWidth(_Bands):
 
     def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
         """Return the relative width."""
-        upper, middle, lower = self._bands(bars)
-        width = upper - lower
-        undefined = middle == 0
-        np.divide(width, middle, out=width, where=~undefined)
-        width[undefined] = np.nan
-        return {"": width}
+        upper, _, lower = self._bands(bars)
+        # The middle of the bands is not quite 0 where every value is.
+        middle = total(column(bars, self.source), self.period) / self.period
+        return {"": ratio(upper - lower, middle, undefined=np.nan)}
