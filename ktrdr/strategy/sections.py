@@ -168,7 +168,7 @@ class SchedulerSection(Section):
     """``training.lr_scheduler`` as a mapping."""
 
     enabled: bool = True
-    type: Literal["step", "exponential", "reduce_on_plateau"]
+    type: Literal["step", "exponential", "reduce_on_plateau"] = "step"
     step_size: Annotated[int, Field(ge=1)] = 30
     gamma: Annotated[float, Field(gt=0, le=1)] | None = None
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -36,6 +36,11 @@ from ktrdr.strategy.yaml_source import Path
 
 _AT: Path = ("training",)
 _GAMMA_DEFAULTS = {"step": 0.1, "exponential": 0.95}
+_SCHEDULER_KEYS = {
+    "step": {"step_size", "gamma"},
+    "exponential": {"gamma"},
+    "reduce_on_plateau": {"factor", "patience"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,5 +271,7 @@ def _scheduler(section: TrainingSection, at: Any, findings: Findings) -> LrSched
     )
     if chosen is None or not chosen.enabled:
         return None
+    for key in sorted(chosen.model_fields_set - {"enabled", "type"} - _SCHEDULER_KEYS[chosen.type]):
+        findings.warning((*at("lr_scheduler"), key), f"has no effect: the type is {chosen.type}")
     gamma = chosen.gamma if chosen.gamma is not None else _GAMMA_DEFAULTS.get(chosen.type, 1.0)
     return LrScheduler(chosen.type, chosen.step_size, gamma, chosen.factor, chosen.patience)

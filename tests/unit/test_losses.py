@@ -10,6 +10,7 @@ from ktrdr.losses import LOSSES, Loss
 from ktrdr.losses.cross_entropy import CrossEntropy
 from ktrdr.losses.focal import Focal
 from ktrdr.losses.huber import Huber
+from ktrdr.losses.mse import MeanSquaredError
 
 WEIGHTS = torch.tensor([0.4, 1.9, 0.7], dtype=torch.float64)
 
@@ -19,6 +20,7 @@ CASES: list[tuple[Loss, Tensor | None]] = [
     *((Focal(gamma=gamma), weights) for gamma in (0.0, 0.5, 1.0, 2.0, 5.0) for weights in (None, WEIGHTS)),
     (Huber(), None),
     (Huber(delta=1.0), None),
+    (MeanSquaredError(), None),
 ]
 
 
@@ -100,6 +102,16 @@ def test_huber_loss_is_that_of_torch() -> None:
     torch.testing.assert_close(Huber().mean(outputs, targets, None), expected)
 
 
+def test_mean_squared_error_is_that_of_torch() -> None:
+    outputs, targets = batch(MeanSquaredError(), 50, 0.02, seed=1)
+    expected = functional.mse_loss(outputs.squeeze(1), targets)
+    torch.testing.assert_close(MeanSquaredError().mean(outputs, targets, None), expected)
+
+
+def test_every_loss_is_tested() -> None:
+    assert {LOSSES.name_of(type(loss)) for loss, _ in CASES} == set(LOSSES.names())
+
+
 def test_a_batch_whose_classes_have_no_weight_has_no_loss() -> None:
     outputs, _ = batch(CrossEntropy(), 4, 1.0, seed=1)
     weights = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
@@ -110,7 +122,7 @@ def test_a_batch_whose_classes_have_no_weight_has_no_loss() -> None:
 
 
 def test_losses_are_found_by_name() -> None:
-    assert LOSSES.names() == ["cross_entropy", "focal", "huber"]
+    assert LOSSES.names() == ["cross_entropy", "focal", "huber", "mse"]
     assert LOSSES.get("Focal") is Focal
 
 
@@ -123,6 +135,7 @@ def test_losses_are_found_by_name() -> None:
         ("huber", {"delta": 0.0}),
         ("huber", {"delta": float("inf")}),
         ("cross_entropy", {"gamma": 2.0}),
+        ("mse", {"delta": 0.01}),
     ],
 )
 def test_a_wrong_parameter_is_refused(name: str, parameters: dict[str, float]) -> None:

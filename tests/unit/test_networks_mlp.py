@@ -81,6 +81,7 @@ def test_checking_an_architecture_does_not_import_torch() -> None:
     code = (
         "import sys; from ktrdr.networks import NETWORKS; import ktrdr.losses;"
         "NETWORKS.get('mlp')(hidden_layers=[8]).parameter_count(2, 3);"
+        "[NETWORKS.get(n)(sequence_length=9).parameter_count(2, 3) for n in ('lstm', 'gru', 'transformer')];"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ import yaml
 from ktrdr.features.memberships import MEMBERSHIPS
 from ktrdr.labels import LABELS
 from ktrdr.losses import LOSSES
+from ktrdr.networks import NETWORKS
 from ktrdr.strategy import ParsedStrategy, parse_strategy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategy.md").read_text()
@@ -44,6 +45,8 @@ def test_every_change_to_the_example_is_valid(change: str) -> None:
     assert parse(yaml.safe_dump(changed, sort_keys=False)).warnings == ()
 
 
-@pytest.mark.parametrize("registry", [LABELS, LOSSES, MEMBERSHIPS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize(
+    "registry", [LABELS, LOSSES, MEMBERSHIPS, NETWORKS], ids=lambda registry: registry.kind
+)
 def test_every_registered_name_is_on_the_page(registry: Any) -> None:
     assert [name for name in registry.names() if f"`{name}`" not in PAGE] == []
