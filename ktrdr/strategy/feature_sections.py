@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from ktrdr.errors import PluginError, UnknownNameError
 from ktrdr.features.indicators import INDICATORS, Indicator
@@ -37,8 +38,14 @@ def resolve_features(
     known = {name: _indicator(name, definition, findings) for name, definition in indicators.items()}
     sets = {name: _fuzzy_set(name, definition, known, findings) for name, definition in fuzzy_sets.items()}
     columns: list[FeatureColumn] = []
-    for position, item in enumerate(inputs):
-        columns += _columns(item, ("nn_inputs", position), known, sets, market, findings)
+    for position, item in enumerate(inputs if not findings.is_wrong(("nn_inputs",)) else ()):
+        path: Path = ("nn_inputs", position)
+        made = _columns(item, path, known, sets, market, findings)
+        there = {column.feature_id for column in columns}
+        for column in made:
+            if column.feature_id in there:
+                findings.problem(path, f"makes {column.feature_id}, which an item before it makes too")
+        columns += made
     _warn_unused(fuzzy_sets, inputs, known, columns, market, findings)
     if market is None or findings.problems:
         return None
@@ -90,36 +97,39 @@ def _fuzzy_set(
 
 
 def _membership(definition: JsonValue, path: Path, findings: Findings) -> Membership | None:
+    place = path
     type_name: JsonValue = "triangular"
     parameters: JsonValue = definition
     if isinstance(definition, dict):
         for key in definition:
             if key not in ("type", "parameters"):
-                findings.unknown((*path, key), "key", key, ("type", "parameters"))
-                return None
+                findings.unknown((*path, key), "key", key, ("type", "parameters"), is_key=True)
         for key in ("type", "parameters"):
-            if key not in definition:
+            if key not in definition and not findings.is_wrong_within(path):
                 findings.problem((*path, key), "is missing: a membership has a type and parameters")
-                return None
-        type_name, parameters = definition["type"], definition["parameters"]
+        type_name, parameters = definition.get("type", "triangular"), definition.get("parameters")
+        place = (*path, "parameters")
     numbers = _numbers(parameters)
-    if numbers is None:
-        findings.problem(path, "must be a list of numbers, or a mapping with type and parameters")
-        return None
+    if numbers is None and not findings.is_wrong_within(path):
+        findings.problem(place, "must be a list of numbers, or a mapping with type and parameters")
     try:
         implementation = MEMBERSHIPS.get(str(type_name))
-        return implementation.from_list(numbers)
+        if numbers is not None and not findings.is_wrong((*path, "type")):
+            return implementation.from_list(numbers)
     except UnknownNameError as error:
         findings.unknown((*path, "type"), MEMBERSHIPS.kind, str(type_name), error.available)
     except PluginError as error:
         findings.problem((*path, "type"), str(error))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = f"{first['loc'][-1]}: " if first["loc"] else ""
-        findings.problem(path, field + first["msg"].removeprefix("Value error, "))
+        findings.problem(place, "; ".join(map(_of_parameter, error.errors(include_url=False))))
     except ValueError as error:
-        findings.problem(path, str(error))
+        findings.problem(place, str(error))
     return None
+
+
+def _of_parameter(detail: ErrorDetails) -> str:
+    field = f"{detail['loc'][-1]}: " if detail["loc"] else ""
+    return field + detail["msg"].removeprefix("Value error, ")
 
 
 def _numbers(parameters: JsonValue) -> list[float] | None:
@@ -139,6 +149,8 @@ def _reference(
         findings.problem(path, "must name an indicator, as in rsi_14 or macd.line")
         return None
     name, dot, output = reference.partition(".")
+    if name not in indicators and findings.is_wrong(("indicators",)):
+        return None
     if name not in indicators:
         findings.unknown(path, "indicator", name, list(indicators))
         return None
@@ -168,7 +180,8 @@ def _columns(
     if section is None:
         return []
     if (section.fuzzy_set is None) == (section.raw_indicator is None):
-        findings.problem(path, "must have exactly one of fuzzy_set and raw_indicator")
+        if not findings.is_wrong_within(path):
+            findings.problem(path, "must have exactly one of fuzzy_set and raw_indicator")
         return []
     timeframes = _timeframes(section.timeframes, (*path, "timeframes"), market, findings)
     columns: list[FeatureColumn] = []
@@ -188,6 +201,8 @@ def _columns(
     if section.normalization is not None:
         findings.problem((*path, "normalization"), "goes with raw_indicator only: memberships are 0 to 1")
     name = section.fuzzy_set or ""
+    if name not in sets and findings.is_wrong(("fuzzy_sets",)):
+        return []
     if name not in sets:
         findings.unknown((*path, "fuzzy_set"), "fuzzy set", name, list(sets))
         return []
@@ -217,9 +232,10 @@ def _timeframes(
     if given == "all":
         return market.timeframes
     names = [given] if isinstance(given, str) else given
-    for name in names:
+    for position, name in enumerate(names):
         if name not in market.timeframes:
-            findings.unknown(path, "timeframe of training_data", name, market.timeframes)
+            place = path if isinstance(given, str) else (*path, position)
+            findings.unknown(place, "timeframe of training_data", name, market.timeframes)
     return tuple(name for name in names if name in market.timeframes)
 
 
@@ -231,11 +247,6 @@ def _warn_unused(
     market: MarketChoice | None,
     findings: Findings,
 ) -> None:
-    seen: set[str] = set()
-    for column in columns:
-        if column.feature_id in seen:
-            findings.problem(("nn_inputs",), f"makes the feature {column.feature_id} twice")
-        seen.add(column.feature_id)
     used_sets = {str(item.get("fuzzy_set")) for item in inputs if isinstance(item, Mapping)}
     for name in fuzzy_sets:
         if name not in used_sets:

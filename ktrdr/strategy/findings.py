@@ -9,36 +9,60 @@ from pydantic import BaseModel, ValidationError
 from ktrdr.errors import PluginError, Problem, UnknownNameError
 from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry, nearest_name
-from ktrdr.strategy.yaml_source import Path, dotted
+from ktrdr.strategy.sections import Section
+from ktrdr.strategy.yaml_source import Path, YamlDocument, dotted
 
-M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=Section)
 P = TypeVar("P", bound=Parameters)
 
 
 class Findings:
-    """Problems and warnings, each at its place in the file."""
+    """Problems and warnings, each at its place in the file; a second problem at one place is not noted."""
 
-    def __init__(self, positions: Mapping[Path, tuple[int, int]], overridden: Sequence[Path] = ()) -> None:
-        self._positions = positions
+    def __init__(self, document: YamlDocument, overridden: Sequence[Path] = ()) -> None:
+        self._document = document
         self._overridden = tuple(overridden)
-        self.problems: list[Problem] = []
+        self._wrong: set[Path] = set(document.problems)
+        self.problems: list[Problem] = list(document.problems.values())
         self.warnings: list[Problem] = []
 
-    def problem(self, path: Path, message: str, suggestion: str | None = None) -> None:
-        """Note something that is wrong at a path."""
-        self.problems.append(self._at(path, message, suggestion))
+    def problem(
+        self, path: Path, message: str, suggestion: str | None = None, *, is_key: bool = False
+    ) -> None:
+        """Note something that is wrong at a path: its value, or that there is such a key."""
+        if path in self._wrong:
+            return
+        self._wrong.add(path)
+        self.problems.append(self._at(path, message, suggestion, is_key=is_key))
 
     def warning(self, path: Path, message: str, suggestion: str | None = None) -> None:
         """Note something that has no effect, or that is outdated."""
-        self.warnings.append(self._at(path, message, suggestion))
+        self.warnings.append(self._at(path, message, suggestion, is_key=True))
 
-    def unknown(self, path: Path, what: str, name: str, available: Sequence[str]) -> None:
+    def is_wrong(self, path: Path) -> bool:
+        """Return whether a problem was noted at this very path."""
+        return path in self._wrong
+
+    def is_wrong_within(self, path: Path) -> bool:
+        """Return whether a problem was noted at this path or below it."""
+        return any(wrong[: len(path)] == path for wrong in self._wrong)
+
+    def unknown(
+        self, path: Path, what: str, name: str, available: Sequence[str], *, is_key: bool = False
+    ) -> None:
         """Note a name that does not exist, with those that do and the nearest of them."""
         listed = ", ".join(available) if available else "none"
-        self.problem(path, f"unknown {what} '{name}'; available: {listed}", _nearest(name, available))
+        message = f"unknown {what} '{name}'; available: {listed}"
+        self.problem(path, message, _nearest(name, available), is_key=is_key)
 
-    def section(self, model: type[M], data: object, path: Path) -> M | None:
-        """Check one mapping by a flat model; None if something is wrong with it."""
+    def section(self, model: type[S], data: object, path: Path) -> S | None:
+        """Check one mapping by a flat model, and return what of it is right, so that the rest is checked too.
+
+        A key that is wrong, once it is noted, is as if it were not there; one that must be there has what
+        `Section.stand_ins` says. None if it is no mapping, or has no such value.
+        """
+        if path in self._wrong:
+            return None
         if not isinstance(data, Mapping):
             self.problem(path, f"must be a mapping with {', '.join(_names(model))}")
             return None
@@ -46,6 +70,12 @@ class Findings:
             return model.model_validate(data)
         except ValidationError as error:
             self._add(error, path, model)
+            wrong = {str(detail["loc"][0]) for detail in error.errors(include_url=False) if detail["loc"]}
+        usable = {key: value for key, value in data.items() if key not in wrong}
+        usable |= {key: value for key, value in model.stand_ins.items() if key in wrong}
+        try:
+            return model.model_validate(usable)
+        except ValidationError:
             return None
 
     def parameters(
@@ -78,7 +108,9 @@ class Findings:
             elif field := implementation.former_names.get(key):
                 self.warning((*path, key), f"is an old name; write '{field}'")
                 if field in values:
-                    self.problem((*path, key), f"means the same as '{field}', which is there too")
+                    self.problem(
+                        (*path, key), f"means the same as '{field}', which is there too", is_key=True
+                    )
                 known[field] = value
             else:
                 known[key] = value
@@ -95,7 +127,7 @@ class Findings:
                 key = str(detail["loc"][-1])
                 names = _names(model)
                 allowed = ", ".join(names) if names else "none"
-                self.problem(where, f"unknown key; allowed: {allowed}", _nearest(key, names))
+                self.problem(where, f"unknown key; allowed: {allowed}", _nearest(key, names), is_key=True)
             elif detail["type"] == "missing":
                 self.problem(where, "is missing")
             else:
@@ -104,15 +136,35 @@ class Findings:
                 nearest = _nearest(given, names) if isinstance(given, str) else None
                 self.problem(where, _readable(detail["msg"], given), nearest)
 
-    def _at(self, path: Path, message: str, suggestion: str | None) -> Problem:
+    def _at(self, path: Path, message: str, suggestion: str | None, *, is_key: bool) -> Problem:
         for overridden in self._overridden:
-            if path[: len(overridden)] == overridden:
+            if path[: len(overridden)] == overridden or (
+                # A section that is there only because something was put into it.
+                path == overridden[: len(path)] and path and path not in self._document.keys
+            ):
                 return Problem(f"--set {dotted(path)}", message, suggestion=suggestion)
+        places = self._document.keys if is_key else self._document.values
+        if position := places.get(path):
+            return Problem(dotted(path), message, *position, suggestion=suggestion)
         # What is missing has no place of its own; what it is missing from has.
-        for length in range(len(path), 0, -1):
-            if position := self._positions.get(path[:length]):
+        for length in range(len(path) - 1, 0, -1):
+            if position := self._document.keys.get(path[:length]):
                 return Problem(dotted(path), message, *position, suggestion=suggestion)
         return Problem(dotted(path), message, suggestion=suggestion)
+
+
+_PLAIN = {
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "a mapping",
+    "a valid list": "a list",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+}
 
 
 def _names(model: type[BaseModel]) -> list[str]:
@@ -126,7 +178,9 @@ def _former(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[in
 
 def _readable(message: str, value: object) -> str:
     text = re.sub(r"^(Value error|Assertion failed), ", "", message)
-    text = text.replace("Input should be", "must be")
+    text = re.sub(r"^(Input|String) should ", "must ", text)
+    for technical, plain in _PLAIN.items():
+        text = text.replace(technical, plain)
     shown = repr(value)
     if isinstance(value, str | int | float | bool | None) and len(shown) <= 60 and shown not in text:
         text += f", not {shown}"

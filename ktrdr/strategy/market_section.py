@@ -35,27 +35,39 @@ def resolve_market(data: Mapping[str, JsonValue], findings: Findings) -> MarketC
         return None
     symbols = _symbols(section, findings)
     timeframes = _timeframes(section, findings)
-    start, end = section.start_date, section.end_date
-    if section.date_range is not None:
-        dates = findings.section(DateRangeSection, section.date_range, (*_AT, "date_range"))
-        if dates is not None:
-            for name, given, other in (("start", dates.start, start), ("end", dates.end, end)):
-                if given is not None and other is not None and given != other:
-                    findings.problem((*_AT, "date_range", name), f"contradicts {name}_date ({other})")
-            start, end = dates.start or start, dates.end or end
-    _check_dates(start, end, findings)
+    start, end = _dates(section, findings)
     if symbols is None or timeframes is None:
         return None
     return MarketChoice(symbols, *timeframes, start, end)
 
 
-def _check_dates(start: str | None, end: str | None, findings: Findings) -> None:
-    for key, first, last in (("start_date", start, None), ("end_date", None, end), ("end_date", start, end)):
-        try:
-            TimeRange.parse(first, last)
-        except DataError as error:
-            findings.problem((*_AT, key), str(error))
-            return
+def _dates(section: TrainingDataSection, findings: Findings) -> tuple[str | None, str | None]:
+    chosen: dict[str, str | None] = {"start": section.start_date, "end": section.end_date}
+    places: dict[str, Path] = {name: (*_AT, f"{name}_date") for name in chosen}
+    at: Path = (*_AT, "date_range")
+    if dates := findings.section(DateRangeSection, section.date_range or {}, at):
+        for name, given in (("start", dates.start), ("end", dates.end)):
+            other = chosen[name]
+            if given is not None and other is not None and given != other:
+                findings.problem((*at, name), f"contradicts {name}_date ({other})")
+            elif given is not None:
+                chosen[name], places[name] = given, (*at, name)
+    start, end = chosen["start"], chosen["end"]
+    alone = _are_dates(start, None, places["start"], findings) & _are_dates(
+        None, end, places["end"], findings
+    )
+    if alone:
+        _are_dates(start, end, places["end"], findings)
+    return start, end
+
+
+def _are_dates(start: str | None, end: str | None, path: Path, findings: Findings) -> bool:
+    try:
+        TimeRange.parse(start, end)
+    except DataError as error:
+        findings.problem(path, str(error))
+        return False
+    return True
 
 
 def _symbols(section: TrainingDataSection, findings: Findings) -> tuple[str, ...] | None:
@@ -68,6 +80,8 @@ def _symbols(section: TrainingDataSection, findings: Findings) -> tuple[str, ...
             (*path, "selection_criteria"),
             "has no effect: name the symbols; nothing is selected by criteria",
         )
+    if any(findings.is_wrong_within((*path, key)) for key in ("mode", "symbol", "list", "symbols")):
+        return None
     listed = symbols.listed or symbols.symbols or []
     where = (*path, "list" if symbols.listed else "symbols")
     if symbols.listed and symbols.symbols and symbols.listed != symbols.symbols:
@@ -102,24 +116,28 @@ def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple
     where = (*path, "list" if timeframes.listed else "timeframes")
     if not listed:
         if timeframes.timeframe is None:
-            name = "timeframe" if timeframes.mode == "single" else "list"
-            findings.problem((*path, name), f"is missing: mode {timeframes.mode} needs it")
+            keys = ("mode", "timeframe", "list", "timeframes")
+            if not any(findings.is_wrong_within((*path, key)) for key in keys):
+                name = "timeframe" if timeframes.mode == "single" else "list"
+                findings.problem((*path, name), f"is missing: mode {timeframes.mode} needs it")
             return None
         listed, where = [timeframes.timeframe], (*path, "timeframe")
-    fine = True
-    for name in listed:
-        fine &= _is_timeframe(name, where, findings)
+    fine = not any(findings.is_wrong_within((*path, key)) for key in ("timeframe", "list", "timeframes"))
+    for position, name in enumerate(listed):
+        fine &= _is_timeframe(name, where if where[-1] == "timeframe" else (*where, position), findings)
     if len(set(listed)) < len(listed):
         findings.problem(where, "names a timeframe twice")
         fine = False
-    if timeframes.mode == "single" and len(listed) > 1:
+    if findings.is_wrong((*path, "mode")):
+        fine = False
+    elif timeframes.mode == "single" and len(listed) > 1:
         findings.problem(where, "has several timeframes, which needs mode: multi_timeframe")
         fine = False
-    if timeframes.mode == "multi_timeframe" and len(listed) < 2:
+    elif timeframes.mode == "multi_timeframe" and len(listed) < 2:
         findings.problem(where, "mode multi_timeframe needs at least two timeframes")
         fine = False
     base = timeframes.base_timeframe
-    if base is not None and base not in listed:
+    if fine and base is not None and base not in listed:
         findings.unknown((*path, "base_timeframe"), "timeframe", base, listed)
         fine = False
     if not fine:

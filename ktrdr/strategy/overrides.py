@@ -10,14 +10,17 @@ from ktrdr.errors import Problem, StrategyError
 from ktrdr.registry import nearest_name
 from ktrdr.strategy.yaml_source import Path, dotted
 
+_BY_ID = ("indicators", "fuzzy_sets")
+"""Sections whose keys a user makes up: a new one there is more likely to be mistyped."""
+
 
 def apply_overrides(
     data: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], tuple[Path, ...]]:
     """Return a changed copy and the paths that were changed.
 
-    A key may be new in its mapping; whether it means something is checked with everything else. What is on
-    the way to it must be there.
+    A key may be new, and so may the mappings on the way to it; whether it means something is checked with
+    everything else. Only what is defined under an id of the user's must be there.
 
     Raises:
         StrategyError: a path leads nowhere.
@@ -102,8 +105,10 @@ def _set(data: dict[str, JsonValue], path: Path, value: JsonValue) -> Problem | 
         if isinstance(here, dict) and isinstance(part, str) and part:
             if last:
                 here[part] = deepcopy(value)
-            elif part not in here:
+            elif index == 1 and path[0] in _BY_ID and part not in here:
                 return Problem(where, "there is no such key", suggestion=nearest_name(part, list(here)))
+            elif here.get(part) is None:
+                here[part] = {}
         elif isinstance(here, list) and isinstance(part, int) and part < len(here):
             if last:
                 here[part] = deepcopy(value)

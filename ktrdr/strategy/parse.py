@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from ktrdr.errors import Problem, StrategyError
 from ktrdr.strategy.feature_sections import resolve_features
@@ -22,6 +22,13 @@ from ktrdr.strategy.training_sections import (
 )
 from ktrdr.strategy.without_effect import meaningful
 from ktrdr.strategy.yaml_source import parse_yaml
+
+_FORMER_VERSION = (
+    "is a list, as in versions 1 and 2 of the language; version 3 has a mapping of ids. Write "
+    "`rsi_14: {type: rsi, period: 14}` for an item with `name: rsi`, `feature_id: rsi_14` and `period: 14`; "
+    "say in each fuzzy set which `indicator` it is of; and list the fuzzy sets with their timeframes in "
+    "`nn_inputs`. See 'From versions 1 and 2' in docs/strategy.md."
+)
 
 
 def load_strategy(
@@ -65,11 +72,11 @@ def parse_strategy(
     """
     document = parse_yaml(text, source)
     data, changed = apply_overrides(document.data, overrides or {})
-    findings = Findings(document.positions, changed)
+    findings = Findings(document, changed)
     strategy = _resolve(data, findings)
     problems = findings.problems + (findings.warnings if strict else [])
     if problems or strategy is None:
-        raise StrategyError(source, sorted(problems, key=lambda problem: problem.line or 0))
+        raise StrategyError(source, sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
     return ParsedStrategy(
         strategy=strategy,
         warnings=tuple(findings.warnings),
@@ -78,40 +85,27 @@ def parse_strategy(
     )
 
 
-def _salvage(data: Mapping[str, JsonValue]) -> StrategySection | None:
-    """Return what can still be checked of a top level that is wrong, so that all problems come in one go."""
-    keys = {field.alias or name for name, field in StrategySection.model_fields.items()}
-    usable = {key: value for key, value in data.items() if key in keys} | {"name": "x", "version": "3.0"}
-    usable["description"] = None
-    try:
-        return StrategySection.model_validate(usable)
-    except ValidationError:
-        return None
-
-
 def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
-    if not isinstance(data.get("indicators"), dict) or "nn_inputs" not in data:
-        findings.problem(
-            (), "this is not a v3 strategy: it needs `indicators` as a mapping of ids, and `nn_inputs`"
-        )
+    if isinstance(data.get("indicators"), list):
+        findings.problem(("indicators",), _FORMER_VERSION, is_key=True)
+        return None
     if "context_data" in data:
         findings.problem(("context_data",), "context data is not supported by this version")
         data = {key: value for key, value in data.items() if key != "context_data"}
-    known = meaningful(StrategySection, data, (), findings)
-    top = findings.section(StrategySection, known, ())
+    top = findings.section(StrategySection, meaningful(StrategySection, data, (), findings), ())
     if top is None:
-        top = _salvage(known)
-        if top is None:
-            return None
+        return None
     market = resolve_market(top.training_data, findings)
     plan = resolve_features(top.indicators, top.fuzzy_sets, top.nn_inputs, market, findings)
     model = resolve_model(top.model, findings)
     decisions = resolve_decisions(top.decisions, findings)
-    output_format = decisions.output_format if decisions is not None else "classification"
+    is_known = decisions is not None and not findings.is_wrong(("decisions", "output_format"))
+    output_format = decisions.output_format if decisions is not None and is_known else None
     merged, places = merge_training(top.training, model.training if model is not None else {}, findings)
-    label = resolve_label(merged.get("labels", {}), output_format, findings)
+    labels_at = (*places.get("labels", ("training",)), "labels")
+    label = resolve_label(merged.get("labels", {}), labels_at, output_format, findings)
     training = resolve_training(merged, places, output_format, findings)
-    if findings.problems or market is None or plan is None or model is None:
+    if findings.problems or market is None or plan is None or model is None or model.network is None:
         return None
     if decisions is None or label is None or training is None:
         return None

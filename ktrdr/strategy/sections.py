@@ -26,6 +26,9 @@ class Section(BaseModel):
     without_effect: ClassVar[Mapping[str, str]] = {}
     """Known keys that do nothing here → why; left out with a warning."""
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {}
+    """Keys that must be there → what to go on with where they are wrong, to find what else is."""
+
 
 class StrategySection(Section):
     """The top level."""
@@ -34,6 +37,15 @@ class StrategySection(Section):
         "deployment": "it says where a model may be used, and does not change its training",
         "scope": "it is not about training",
         "backtest": "it is not about training",
+    }
+    stand_ins: ClassVar[Mapping[str, Any]] = {
+        "name": "x",
+        "training_data": {},
+        "indicators": {},
+        "nn_inputs": [None],
+        "model": {},
+        "decisions": {},
+        "training": {},
     }
 
     name: StrategyName
@@ -54,6 +66,7 @@ class TrainingDataSection(Section):
     without_effect: ClassVar[Mapping[str, str]] = {
         "history_required": "how many bars are needed follows from the indicators and labels",
     }
+    stand_ins: ClassVar[Mapping[str, Any]] = {"symbols": {}, "timeframes": {}}
 
     symbols: dict[str, Any]
     timeframes: dict[str, Any]
@@ -72,6 +85,8 @@ class DateRangeSection(Section):
 class SymbolsSection(Section):
     """``training_data.symbols``."""
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"mode": "single"}
+
     mode: Literal["single", "multi_symbol"]
     symbol: SymbolName | None = None
     listed: Annotated[list[SymbolName] | None, Field(alias="list", min_length=1)] = None
@@ -82,6 +97,8 @@ class SymbolsSection(Section):
 class TimeframesSection(Section):
     """``training_data.timeframes``."""
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"mode": "single"}
+
     mode: Literal["single", "multi_timeframe"]
     timeframe: Text | None = None
     listed: Annotated[list[Text] | None, Field(alias="list", min_length=1)] = None
@@ -91,6 +108,8 @@ class TimeframesSection(Section):
 
 class InputSection(Section):
     """One item of ``nn_inputs``."""
+
+    stand_ins: ClassVar[Mapping[str, Any]] = {"timeframes": "all"}
 
     fuzzy_set: Text | None = None
     raw_indicator: Text | None = None
@@ -105,6 +124,7 @@ class ModelSection(Section):
         "features": "what the network is fed is in nn_inputs",
         "output_activation": "the network gives logits, and its outputs are always a softmax of them",
     }
+    stand_ins: ClassVar[Mapping[str, Any]] = {"architecture": {}}
 
     type: Text = "mlp"
     architecture: dict[str, Any]
@@ -141,6 +161,8 @@ class TrainingSection(Section):
 class OptimizerSection(Section):
     """``training.optimizer`` as a mapping."""
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"type": "adam"}
+
     type: Text
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
@@ -166,6 +188,8 @@ class EarlyStoppingSection(Section):
 
 class SchedulerSection(Section):
     """``training.lr_scheduler`` as a mapping."""
+
+    stand_ins: ClassVar[Mapping[str, Any]] = {"type": "step"}
 
     enabled: bool = True
     type: Literal["step", "exponential", "reduce_on_plateau"] = "step"

@@ -48,7 +48,8 @@ class ModelChoice:
     """The network, and training options that stand with it."""
 
     model_type: str
-    network: Network
+    network: Network | None
+    """None if it is wrong."""
     training: Mapping[str, Any]
 
 
@@ -59,10 +60,13 @@ def resolve_model(data: Mapping[str, JsonValue], findings: Findings) -> ModelCho
         return None
     path: Path = ("model", "architecture")
     architecture = meaningful(ModelSection, section.architecture, path, findings)
-    network = findings.parameters(NETWORKS, section.type, architecture, path, ("model", "type"))
-    if network is None:
-        return None
-    return ModelChoice(NETWORKS.canonical(section.type), network, section.training)
+    network = None
+    if findings.is_wrong(path) and section.type not in NETWORKS:
+        findings.unknown(("model", "type"), NETWORKS.kind, section.type, NETWORKS.names())
+    elif not findings.is_wrong(path) and not findings.is_wrong(("model", "type")):
+        network = findings.parameters(NETWORKS, section.type, architecture, path, ("model", "type"))
+    name = NETWORKS.canonical(section.type) if network is not None else section.type
+    return ModelChoice(name, network, section.training)
 
 
 def resolve_decisions(data: Mapping[str, JsonValue], findings: Findings) -> Decisions | None:
@@ -97,10 +101,12 @@ def resolve_decisions(data: Mapping[str, JsonValue], findings: Findings) -> Deci
 
 
 def resolve_label(
-    data: object, output_format: OutputFormat, findings: Findings
+    data: object, path: Path, output_format: OutputFormat | None, findings: Findings
 ) -> tuple[str, LabelSource] | None:
-    """Check ``training.labels``; None if something is wrong."""
-    path = (*_AT, "labels")
+    """Check the labels, at their place; None if something is wrong.
+
+    What goes with one output format only is not checked if that is not known, which is None.
+    """
     if not isinstance(data, Mapping):
         findings.problem(path, "must be a mapping with a source and its parameters")
         return None
@@ -109,7 +115,7 @@ def resolve_label(
     label = findings.parameters(LABELS, source, parameters, path, (*path, "source"))
     if label is None:
         return None
-    if bool(label.classes) != (output_format == "classification"):
+    if output_format is not None and bool(label.classes) != (output_format == "classification"):
         kind = "classes" if label.classes else "returns"
         wanted = "classification" if label.classes else "regression"
         findings.problem(
@@ -134,16 +140,21 @@ def merge_training(
 
 
 def resolve_training(
-    merged: Mapping[str, Any], places: Mapping[str, Path], output_format: OutputFormat, findings: Findings
+    merged: Mapping[str, Any],
+    places: Mapping[str, Path],
+    output_format: OutputFormat | None,
+    findings: Findings,
 ) -> TrainingOptions | None:
-    """Check the training options; None if something is wrong."""
-    section = None
+    """Check the training options; None if something is wrong.
+
+    What goes with one output format only is not checked if that is not known, which is None.
+    """
     # Each half by its own place, so that a problem is shown where it stands.
     for place in {_AT, *places.values()}:
         half = {key: value for key, value in merged.items() if places[key] == place}
-        if findings.section(TrainingSection, half, place) is None:
-            return None
-    section = TrainingSection.model_validate(dict(merged))
+        findings.section(TrainingSection, half, place)
+    right = {key: value for key, value in merged.items() if not findings.is_wrong_within((*places[key], key))}
+    section = TrainingSection.model_validate(right)
 
     def at(key: str) -> Path:
         return (*places.get(key, _AT), key)
@@ -153,7 +164,7 @@ def resolve_training(
     optimizer = _optimizer(section, output_format, at, findings)
     stopping = _early_stopping(section, at, findings)
     scheduler = _scheduler(section, at, findings)
-    if loss is None or split is None or optimizer is None:
+    if findings.problems or loss is None or split is None or optimizer is None:
         return None
     name, rate, decay, momentum = optimizer
     clip = section.gradient_clip
@@ -172,7 +183,9 @@ def resolve_training(
     )
 
 
-def _loss(section: TrainingSection, output_format: OutputFormat, at: Any, findings: Findings) -> Loss | None:
+def _loss(
+    section: TrainingSection, output_format: OutputFormat | None, at: Any, findings: Findings
+) -> Loss | None:
     name = section.loss or ("cross_entropy" if output_format == "classification" else "huber")
     given = {
         key: value
@@ -183,7 +196,7 @@ def _loss(section: TrainingSection, output_format: OutputFormat, at: Any, findin
         findings.unknown(at("loss"), LOSSES.kind, name, LOSSES.names())
         return None
     implementation = LOSSES.get(name)
-    if implementation.output_format != output_format:
+    if output_format is not None and implementation.output_format != output_format:
         fitting = [known for known, loss in LOSSES if loss.output_format == output_format]
         findings.problem(
             at("loss"), f"{name} is a loss for {implementation.output_format}; use {' or '.join(fitting)}"
@@ -211,6 +224,8 @@ def _split(section: TrainingSection, at: Any, findings: Findings) -> DataSplit |
     else:
         validation = section.validation_split if section.validation_split is not None else 0.15
         train, given = 0.85 - validation, None
+    if findings.is_wrong_within(at("data_split")):
+        return None
     test = 1 - train - validation if given is None else given
     if train <= 0 or test <= 0 or not math.isclose(train + validation + test, 1, abs_tol=1e-6):
         key = "data_split" if section.data_split is not None else "validation_split"
@@ -222,7 +237,7 @@ def _split(section: TrainingSection, at: Any, findings: Findings) -> DataSplit |
 
 
 def _optimizer(
-    section: TrainingSection, output_format: OutputFormat, at: Any, findings: Findings
+    section: TrainingSection, output_format: OutputFormat | None, at: Any, findings: Findings
 ) -> tuple[Optimizer, float, float, float] | None:
     given = section.optimizer if isinstance(section.optimizer, dict) else {"type": section.optimizer}
     chosen = findings.section(OptimizerSection, given, at("optimizer"))

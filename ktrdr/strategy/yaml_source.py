@@ -14,6 +14,9 @@ from ktrdr.errors import Problem, StrategyError
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the top."""
 
+Position: TypeAlias = tuple[int, int]
+"""Line and column, 1-based."""
+
 MAX_TEXT_BYTES = 1024 * 1024
 _MAX_NODES = 20_000
 _MAX_DEPTH = 32
@@ -27,15 +30,19 @@ class YamlDocument:
     """Parsed YAML; dates are ISO 8601 text, so that all of it is also JSON."""
 
     data: dict[str, JsonValue]
-    positions: Mapping[Path, tuple[int, int]] = field(repr=False)
-    """Path → line and column, 1-based, of its key (or of its value, in a list)."""
+    keys: Mapping[Path, Position] = field(repr=False)
+    """Path → where its key stands, or its value in a list."""
+    values: Mapping[Path, Position] = field(repr=False)
+    """Path → where its value stands, if that is on one line with the key; else where its key does."""
+    problems: Mapping[Path, Problem]
+    """What is wrong with single keys and values; each of these values is None, or the last one there is."""
 
 
 def parse_yaml(text: str, source: str) -> YamlDocument:
     """Parse one YAML mapping; reads YAML 1.1, with anchors and merges, but no tags that make objects.
 
     Raises:
-        StrategyError: it is not YAML, not a mapping, has a key twice, or expands to more than a strategy is.
+        StrategyError: it is not YAML, not a mapping, or expands to more than a strategy is.
     """
     try:
         size = len(text.encode())
@@ -65,9 +72,7 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
         raise StrategyError(source, [_yaml_problem(error)]) from error
     finally:
         loader.dispose()
-    if reader.problems:
-        raise StrategyError(source, reader.problems)
-    return YamlDocument(data, reader.positions)
+    return YamlDocument(data, reader.keys, reader.values, reader.problems)
 
 
 def _require_shallow(text: str) -> None:
@@ -102,8 +107,9 @@ class _Reader:
     def __init__(self, loader: yaml.CSafeLoader) -> None:
         self._loader = loader
         self._nodes = 0
-        self.positions: dict[Path, tuple[int, int]] = {}
-        self.problems: list[Problem] = []
+        self.keys: dict[Path, Position] = {}
+        self.values: dict[Path, Position] = {}
+        self.problems: dict[Path, Problem] = {}
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, JsonValue]:
         self._count(node, path)
@@ -121,14 +127,17 @@ class _Reader:
         result: dict[str, JsonValue] = {}
         for key, value in node.value:
             name = self._key(key, path)
-            self.positions[(*path, name)] = _position(key)
+            at = self.keys[(*path, name)] = _position(key)
+            # An alias stands where it is used, and its value elsewhere.
+            is_beside = value.start_mark.line == key.end_mark.line and _position(value) > at
+            self.values[(*path, name)] = _position(value) if is_beside else at
             result[name] = self._value(value, (*path, name))
         return result
 
     def _key(self, node: yaml.Node, path: Path) -> str:
         if isinstance(node, yaml.ScalarNode):
             return str(node.value)
-        self._complain("a key must be a plain name", node, path)
+        self._complain("a key must be a plain name", node, (*path, "?"))
         return "?"
 
     def _value(self, node: yaml.Node, path: Path) -> JsonValue:
@@ -138,7 +147,7 @@ class _Reader:
             self._count(node, path)
             items: list[JsonValue] = []
             for index, item in enumerate(node.value):
-                self.positions[(*path, index)] = _position(item)
+                self.keys[(*path, index)] = self.values[(*path, index)] = _position(item)
                 items.append(self._value(item, (*path, index)))
             return items
         self._count(node, path)
@@ -175,7 +184,7 @@ class _Reader:
             raise _too_large(node)
 
     def _complain(self, message: str, node: yaml.Node, path: Path) -> None:
-        self.problems.append(Problem(dotted(path), message, *_position(node)))
+        self.problems.setdefault(path, Problem(dotted(path), message, *_position(node)))
 
 
 def dotted(path: Path) -> str:
@@ -183,7 +192,7 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _position(node: yaml.Node) -> tuple[int, int]:
+def _position(node: yaml.Node) -> Position:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 

@@ -187,10 +187,6 @@ def test_tags_make_no_objects() -> None:
     assert "could not determine a constructor" in found.message or "have no place" in found.message or found
 
 
-def test_a_v2_strategy_is_told_apart() -> None:
-    assert any("not a v3 strategy" in found.message for found in problems("name: old\nindicators: []\n"))
-
-
 # --- keys, types, parameters
 
 
@@ -285,23 +281,23 @@ def test_an_unknown_name_is_an_error_with_the_nearest_one(
             "    period: 24",
             "    period: 24.0",
             "indicators.roc_24.period",
-            "must be a valid integer, not 24.0",
+            "must be a whole number, not 24.0",
         ),
         (
             "    period: 24",
             "    period: '24'",
             "indicators.roc_24.period",
-            "must be a valid integer, not '24'",
+            "must be a whole number, not '24'",
         ),
-        ("    period: 24", "    period: 0", "indicators.roc_24.period", "greater than or equal to 1, not 0"),
+        ("    period: 24", "    period: 0", "indicators.roc_24.period", "at least 1, not 0"),
         ("[35, 50, 65]", "[35, 50]", "fuzzy_sets.rsi.neutral", "has 3 parameters"),
         ("[35, 50, 65]", "[65, 50, 35]", "fuzzy_sets.rsi.neutral", "a ≤ b ≤ c must hold"),
         ("[35, 50, 65]", "[35, fifty, 65]", "fuzzy_sets.rsi.neutral", "list of numbers"),
-        ("parameters: [0, 0.25]", "parameters: [0, -1]", "fuzzy_sets.day_move.flat", "sigma"),
-        ("  batch_size: 32", "  batch_size: -1", "training.batch_size", "greater than or equal to 1"),
+        ("parameters: [0, 0.25]", "parameters: [0, -1]", "fuzzy_sets.day_move.flat.parameters", "sigma"),
+        ("  batch_size: 32", "  batch_size: -1", "training.batch_size", "at least 1"),
         ("train: 0.7,", "train: 0.8,", "training.data_split", "sum 1"),
         ("    timeframe: 1h", "    timeframe: hourly", "training_data.timeframes.timeframe", "hourly"),
-        ("volatility, timeframes: all", "volatility, timeframes: [1d]", "nn_inputs.3.timeframes", "1d"),
+        ("volatility, timeframes: all", "volatility, timeframes: [1d]", "nn_inputs.3.timeframes.0", "1d"),
         (
             "{ fuzzy_set: volatility,",
             "{ fuzzy_set: volatility, raw_indicator: rsi_14,",
@@ -373,7 +369,11 @@ def test_a_feature_twice_is_an_error() -> None:
     text = changed(
         "  - { fuzzy_set: rsi, ", "  - { fuzzy_set: rsi, timeframes: [1h] }\n  - { fuzzy_set: rsi, "
     )
-    assert any("twice" in found.message for found in problems(text))
+    found = problem(text)
+    assert (found.path, found.message) == (
+        "nn_inputs.1",
+        "makes 1h_rsi_oversold, which an item before it makes too",
+    )
 
 
 def test_an_unused_indicator_is_a_warning() -> None:
