@@ -8,6 +8,7 @@ from ktrdr.events.message import HeaderValue, Message
 from ktrdr.events.references import (
     BlobRef,
     Codec,
+    DatasetKind,
     DatasetRef,
     FileDigest,
     InlineModel,
@@ -42,6 +43,7 @@ __all__ = [
     "CheckpointSaved",
     "ClaimEvent",
     "Codec",
+    "DatasetKind",
     "DatasetRef",
     "Envelope",
     "Event",

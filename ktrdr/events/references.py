@@ -35,17 +35,29 @@ class BlobRef(Part):
     codec: Codec = Codec.NONE
 
 
-class DatasetRef(Part):
-    """A snapshot of the bars of one symbol and timeframe: an Arrow (Parquet) blob."""
+class DatasetKind(StrEnum):
+    """What a dataset is."""
 
+    BARS = "bars"
+    """Of a symbol and timeframe."""
+    CONTEXT = "context"
+    """A series beside the bars, each row of which is known from a moment on."""
+
+
+class DatasetRef(Part):
+    """A snapshot of bars, or of a context series: an Arrow (Parquet) blob."""
+
+    kind: DatasetKind = DatasetKind.BARS
     symbol: Name
+    """Of context: its source id, as ``fred_DGS2``."""
     timeframe: Timeframe
+    """Of context: how far its rows usually are apart."""
     blob: BlobRef
     rows: Count
     start: UtcDatetime
-    """Open time of the first bar."""
+    """Open time of the first bar; of context: when the first row became known."""
     end: UtcDatetime
-    """Open time of the last bar."""
+    """Likewise of the last."""
 
 
 class FileDigest(Part):

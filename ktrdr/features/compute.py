@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,24 +14,32 @@ from ktrdr.features.indicators.base import FloatArray
 from ktrdr.features.plan import FeatureColumn, FeaturePlan
 from ktrdr.market.alignment import closed_bar_positions
 from ktrdr.market.bars import Bars
+from ktrdr.market.context import ContextTable, known_rows
 from ktrdr.market.timeframe import Timeframe
+from ktrdr.market.times import Int64Array, to_microseconds
 
 # Rows at a time, so that what is computed for one column is still in the cache when the next one interleaves
 # with it: 1 M rows × 20 columns take 60 % of the time that whole columns take, and no temporary columns.
 _BLOCK_ROWS = 8192
 
+_NO_CONTEXT: Mapping[str, ContextTable] = MappingProxyType({})
+
 
 class Output(NamedTuple):
-    """One output of one indicator on one timeframe."""
+    """One output of one indicator on one timeframe, or on a context series."""
 
     timeframe: str
+    """The empty string for an indicator of a context series, which has rows of its own."""
     indicator_id: str
     name: str
     """The empty string for an indicator with one output."""
 
 
 IndicatorValues: TypeAlias = Mapping[Output, FloatArray]
-"""One value per bar of the output's own timeframe; NaN in the warm-up and where it is not defined."""
+"""One value per bar of the output's own timeframe, or per row of its context series.
+
+NaN in the warm-up and where it is not defined.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +54,67 @@ class FeatureMatrix:
 
 
 def compute_indicators(
-    plan: FeaturePlan, bars: Mapping[str, Bars], check: Callable[[], None]
+    plan: FeaturePlan,
+    bars: Mapping[str, Bars],
+    check: Callable[[], None],
+    context: Mapping[str, ContextTable] = _NO_CONTEXT,
 ) -> IndicatorValues:
-    """Compute each output that a feature needs, once, on its own timeframe's bars.
+    """Compute each output that a feature needs, once, on its own timeframe's bars or context series' rows.
 
     Args:
         plan: the features.
         bars: timeframe → bars; others than the plan's are left alone.
         check: called between indicators; raises if the training is cancelled.
+        context: source id → rows; likewise.
 
     Raises:
         DataError: bars of a timeframe are missing, too few, or not all finite numbers.
     """
     needed: dict[tuple[str, str], list[str]] = {}
     for column in plan.columns:
-        needed.setdefault((column.timeframe, column.indicator_id), []).append(column.output)
+        output = _output(plan, column)
+        names = needed.setdefault((output.timeframe, output.indicator_id), [])
+        if output.name not in names:
+            names.append(output.name)
 
     for timeframe in plan.timeframes:
-        _require_finite(timeframe, bars)
+        if timeframe not in bars:
+            raise DataError(f"There are no {timeframe} bars, which the strategy's features need.")
+        _require_finite(f"{timeframe} bar", bars[timeframe])
+    for source in plan.context_sources:
+        if source not in context:
+            raise DataError(f"There is no context '{source}', which the strategy's features need.")
+        _require_finite(f"row of {source}", context[source])
 
     values: dict[Output, FloatArray] = {}
     for (timeframe, indicator_id), names in needed.items():
         check()
         indicator = plan.indicators[indicator_id]
-        available = len(bars[timeframe])
-        if available <= indicator.warmup_bars:
+        on = plan.sources.get(indicator_id)
+        table = bars[timeframe] if on is None else context[on]
+        if len(table) <= indicator.warmup_bars:
             raise DataError(
-                f"Indicator '{indicator_id}' needs at least {indicator.warmup_bars + 1} bars of {timeframe}, "
-                f"but there are {available}.",
+                f"Indicator '{indicator_id}' needs at least {indicator.warmup_bars + 1} "
+                f"{f'bars of {timeframe}' if on is None else f'rows of {on}'}, but there are {len(table)}.",
                 fix="Use a longer range of dates, or a shorter period.",
             )
-        outputs = indicator.compute(bars[timeframe])
+        outputs = indicator.compute(table)
         values.update({Output(timeframe, indicator_id, name): outputs[name] for name in names})
     check()
     return values
 
 
 def compute_features(
-    plan: FeaturePlan, values: IndicatorValues, bars: Mapping[str, Bars], check: Callable[[], None]
+    plan: FeaturePlan,
+    values: IndicatorValues,
+    bars: Mapping[str, Bars],
+    check: Callable[[], None],
+    context: Mapping[str, ContextTable] = _NO_CONTEXT,
 ) -> FeatureMatrix:
     """Compute the features of every bar of the base timeframe, in the order of the plan.
 
-    A feature of a coarser timeframe is that of its newest bar that has closed when the row's bar closes.
+    A feature of a coarser timeframe is that of its newest bar that has closed when the row's bar closes, and
+    one of a context series that of the newest row that was known when the feature's bar closed.
     Raw features are not normalized yet: that is fitted on the training part (`ktrdr.features.normalization`).
 
     Args:
@@ -94,21 +122,21 @@ def compute_features(
         values: from `compute_indicators`.
         bars: timeframe → bars, the same.
         check: called at least every few milliseconds; raises if the training is cancelled.
+        context: source id → rows, the same as for the values.
     """
     opens = {timeframe: pd.DatetimeIndex(bars[timeframe].index) for timeframe in plan.timeframes}
     base = opens[plan.base_timeframe]
+    places = [(column.timeframe, plan.sources.get(column.indicator_id)) for column in plan.columns]
     positions = {
-        timeframe: closed_bar_positions(
-            base, Timeframe.parse(plan.base_timeframe), opens[timeframe], Timeframe.parse(timeframe)
-        )
-        for timeframe in plan.timeframes
-        if timeframe != plan.base_timeframe
+        place: _positions(plan.base_timeframe, *place, opens, context)
+        for place in dict.fromkeys(places)
+        if place != (plan.base_timeframe, None)
     }
-    # Degrees of a coarser timeframe once per its own bar; the NaN at the end is what position -1 takes.
+    # Degrees of other rows than the base bars once for each; the NaN at the end is what position -1 takes.
     coarse = {
-        index: np.append(_degrees(column, values[_output(column)]), np.nan)
+        index: np.append(_degrees(column, values[_output(plan, column)]), np.nan)
         for index, column in enumerate(plan.columns)
-        if column.timeframe in positions
+        if places[index] in positions
     }
     matrix = np.empty((len(base), len(plan.columns)), dtype=np.float32)
     for start in range(0, len(base), _BLOCK_ROWS):
@@ -116,9 +144,9 @@ def compute_features(
         block = slice(start, start + _BLOCK_ROWS)
         for index, column in enumerate(plan.columns):
             if index in coarse:
-                matrix[block, index] = coarse[index][positions[column.timeframe][block]]
+                matrix[block, index] = coarse[index][positions[places[index]][block]]
             else:
-                matrix[block, index] = _degrees(column, values[_output(column)][block])
+                matrix[block, index] = _degrees(column, values[_output(plan, column)][block])
     return FeatureMatrix(base, matrix, plan.feature_ids)
 
 
@@ -162,23 +190,41 @@ def drop_warmup(matrix: FeatureMatrix, *, max_gaps: float = 0.05) -> tuple[Featu
     return FeatureMatrix(matrix.times[complete], matrix.values[complete], matrix.feature_ids), dropped
 
 
-def _output(column: FeatureColumn) -> Output:
-    return Output(column.timeframe, column.indicator_id, column.output)
+def _output(plan: FeaturePlan, column: FeatureColumn) -> Output:
+    timeframe = "" if column.indicator_id in plan.sources else column.timeframe
+    return Output(timeframe, column.indicator_id, column.output)
+
+
+def _positions(
+    base: str,
+    timeframe: str,
+    source: str | None,
+    opens: Mapping[str, pd.DatetimeIndex],
+    context: Mapping[str, ContextTable],
+) -> Int64Array:
+    """Return, for each base bar, the row whose value it has: of a coarser timeframe, or of a context series.
+
+    -1 where there is none yet.
+    """
+    own = Timeframe.parse(timeframe)
+    closed = closed_bar_positions(opens[base], Timeframe.parse(base), opens[timeframe], own)
+    if source is None:
+        return closed
+    closes = own.close_microseconds(to_microseconds(opens[timeframe]))
+    known = known_rows(to_microseconds(context[source].index), closes)
+    return np.append(known, -1)[closed]
 
 
 def _degrees(column: FeatureColumn, values: FloatArray) -> FloatArray:
     return values if column.membership is None else column.membership.degree(values)
 
 
-def _require_finite(timeframe: str, bars: Mapping[str, Bars]) -> None:
-    if timeframe not in bars:
-        raise DataError(f"There are no {timeframe} bars, which the strategy's features need.")
-    frame = bars[timeframe]
+def _require_finite(what: str, frame: pd.DataFrame) -> None:
     for name in frame.columns:
         finite = np.isfinite(frame[name].to_numpy())
         if not finite.all():
             time = frame.index[int(finite.argmin())]
             raise DataError(
-                f"The {timeframe} bar of {time.isoformat()} has a {name} that is not a number.",
+                f"The {what} of {time.isoformat()} has a {name} that is not a number.",
                 fix="Correct the data file.",
             )

@@ -1,7 +1,7 @@
 """What is to be computed: the features of a strategy, resolved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ktrdr.features.indicators import Indicator
@@ -36,6 +36,8 @@ class FeaturePlan:
     """Rows of the feature matrix are its bars."""
     indicators: Mapping[str, Indicator]
     columns: tuple[FeatureColumn, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Indicator id → the context series that it is computed on; the others are computed on bars."""
 
     @property
     def feature_ids(self) -> tuple[str, ...]:
@@ -46,3 +48,13 @@ class FeaturePlan:
     def timeframes(self) -> tuple[str, ...]:
         """Every timeframe that is needed, the base timeframe first."""
         return tuple(dict.fromkeys([self.base_timeframe, *(column.timeframe for column in self.columns)]))
+
+    @property
+    def context_sources(self) -> tuple[str, ...]:
+        """Every context series that is needed, in the order of the columns."""
+        used = (self.sources.get(column.indicator_id) for column in self.columns)
+        return tuple(dict.fromkeys(source for source in used if source is not None))
+
+    def warmup_rows(self, source: str) -> int:
+        """Return how many rows of a context series pass before all that is computed on it has a value."""
+        return max(self.indicators[name].warmup_bars for name, on in self.sources.items() if on == source)

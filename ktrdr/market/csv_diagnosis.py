@@ -27,7 +27,7 @@ def diagnose(path: Path, layout: CsvLayout, timeframe: Timeframe) -> DataError |
 
     Rows that cannot be read are left out when the others are checked against each other.
     """
-    tally = _Tally()
+    tally = Tally()
     lines: list[int] = []
     opens: list[int] = []
     values: list[list[float]] = []
@@ -63,7 +63,7 @@ def diagnose(path: Path, layout: CsvLayout, timeframe: Timeframe) -> DataError |
     return refusal(str(path), findings) if findings else None
 
 
-class _Tally:
+class Tally:
     """Counts problems by kind and keeps the first examples."""
 
     def __init__(self) -> None:
@@ -71,11 +71,13 @@ class _Tally:
         self._examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, what: str, line: int, detail: str) -> None:
+        """Count a problem of this kind, on a line."""
         self._counts[what] += 1
         if self._counts[what] <= LISTED_EXAMPLES:
             self._examples[what].append(f"line {line} ({detail})")
 
     def findings(self) -> list[Finding]:
+        """Return all kinds, in the order in which they were met."""
         return [Finding(what, count, tuple(self._examples[what])) for what, count in self._counts.items()]
 
 

@@ -1,4 +1,4 @@
-"""Snapshots: the exact bars of a training, as one Parquet blob.
+"""Snapshots: the exact bars of a training, or rows of a context series, as one Parquet blob.
 
 Times are stored in microseconds, as bars have them, and prices as 64-bit floats, so nothing is lost. Equal
 bars give equal bytes with one version of Arrow: nothing in the file depends on when or from what it was made.
@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 
 from ktrdr.blobs.store import BlobStore
 from ktrdr.errors import DataError
-from ktrdr.events.references import DatasetRef
+from ktrdr.events.references import DatasetKind, DatasetRef
 from ktrdr.market.bars import BAR_COLUMNS, Bars
 from ktrdr.market.columns import make_bars
+from ktrdr.market.context import ContextTable, check_context
+from ktrdr.market.context.series import spacing
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.market.times import to_datetime, to_microseconds
 from ktrdr.market.validation import check_structure, find_problems, refusal, row_number
@@ -29,6 +31,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _ROW_BYTES = 8 * len(_SCHEMA)
+_NOUNS = {DatasetKind.BARS: "bars", DatasetKind.CONTEXT: "rows"}
 
 
 def write_snapshot(bars: Bars, symbol: str, timeframe: str | Timeframe, store: BlobStore) -> DatasetRef:
@@ -50,15 +53,28 @@ def write_snapshot(bars: Bars, symbol: str, timeframe: str | Timeframe, store: B
     )
 
 
-def encode_snapshot(bars: Bars) -> bytes:
-    """Return the bars as Parquet.
+def write_context_snapshot(table: ContextTable, source_id: str, store: BlobStore) -> DatasetRef:
+    """Do `write_snapshot` with rows of a context series."""
+    data = encode_snapshot(table, DatasetKind.CONTEXT)
+    known_at = to_microseconds(table.index)
+    return DatasetRef(
+        kind=DatasetKind.CONTEXT,
+        symbol=source_id,
+        timeframe=spacing(table),
+        blob=store.put(data),
+        rows=len(table),
+        start=to_datetime(known_at[0]),
+        end=to_datetime(known_at[-1]),
+    )
+
+
+def encode_snapshot(bars: Bars, kind: DatasetKind = DatasetKind.BARS) -> bytes:
+    """Return the bars, or rows of a context series, as Parquet.
 
     Raises:
-        DataError: the bars have problems.
+        DataError: they have problems.
     """
-    source = "the bars to store"
-    check_structure(bars, source)
-    _check(bars, source)
+    _check(bars, kind, f"the {_NOUNS[kind]} to store")
     arrays = [pa.array(to_microseconds(bars.index)).cast(_SCHEMA.field(0).type)]
     # Adding zero makes -0.0 and 0.0, which are equal, the same bytes.
     arrays += [pa.array(bars[name].to_numpy() + 0.0) for name in BAR_COLUMNS]
@@ -75,14 +91,14 @@ def encode_snapshot(bars: Bars) -> bytes:
     return data
 
 
-def read_snapshot(content: Path | bytes) -> Bars:
-    """Return the bars of a snapshot, given its file or its bytes.
+def read_snapshot(content: Path | bytes, kind: DatasetKind = DatasetKind.BARS) -> Bars:
+    """Return the bars, or rows of a context series, of a snapshot, given its file or its bytes.
 
     Trusts nothing: what is not of the form that `encode_snapshot` makes is refused before memory is taken
     for it.
 
     Raises:
-        DataError: it is not a snapshot, or its bars have problems.
+        DataError: it is not a snapshot, or what is in it has problems.
     """
     source = "the snapshot" if isinstance(content, bytes) else str(content)
     try:
@@ -97,12 +113,15 @@ def read_snapshot(content: Path | bytes) -> Bars:
         raise DataError(f"{source} is not a snapshot: {error}") from error
     opens = table.column(0).cast(pa.int64()).to_numpy()
     bars = make_bars(opens, {name: table.column(name).to_numpy() for name in BAR_COLUMNS})
-    check_structure(bars, source)
-    _check(bars, source)
+    _check(bars, kind, source)
     return bars
 
 
-def _check(bars: Bars, source: str) -> None:
+def _check(bars: Bars, kind: DatasetKind, source: str) -> None:
+    if kind is DatasetKind.CONTEXT:
+        check_context(bars, source)
+        return
+    check_structure(bars, source)
     # A snapshot does not know its timeframe; with the finest there is, only the spacing goes unchecked.
     findings = find_problems(
         to_microseconds(bars.index), bars.to_numpy(np.float64), Timeframe.parse("1m"), row_number

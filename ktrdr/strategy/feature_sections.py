@@ -11,6 +11,7 @@ from ktrdr.errors import PluginError, UnknownNameError
 from ktrdr.features.indicators import INDICATORS, Indicator
 from ktrdr.features.memberships import MEMBERSHIPS, Membership
 from ktrdr.features.plan import FeatureColumn, FeaturePlan
+from ktrdr.strategy.context_section import ContextChoice
 from ktrdr.strategy.findings import Findings
 from ktrdr.strategy.market_section import MarketChoice
 from ktrdr.strategy.sections import InputSection
@@ -31,11 +32,12 @@ def resolve_features(
     fuzzy_sets: Mapping[str, JsonValue],
     inputs: list[Any],
     market: MarketChoice | None,
+    context: ContextChoice,
     findings: Findings,
 ) -> FeaturePlan | None:
     """Check the three sections and return the features in the order of the inputs; None if wrong."""
     # A definition that is wrong is None: it is there, and what refers to it is not wrong as well.
-    known = {name: _indicator(name, definition, findings) for name, definition in indicators.items()}
+    known = {name: _indicator(name, definition, context, findings) for name, definition in indicators.items()}
     sets = {name: _fuzzy_set(name, definition, known, findings) for name, definition in fuzzy_sets.items()}
     columns: list[FeatureColumn] = []
     for position, item in enumerate(inputs if not findings.is_wrong(("nn_inputs",)) else ()):
@@ -54,10 +56,17 @@ def resolve_features(
         base_timeframe=market.base_timeframe,
         indicators={name: made for name, made in known.items() if made is not None and name in used},
         columns=tuple(columns),
+        sources={
+            name: str(definition["data_source"])
+            for name, definition in indicators.items()
+            if name in used and isinstance(definition, dict) and "data_source" in definition
+        },
     )
 
 
-def _indicator(name: str, definition: JsonValue, findings: Findings) -> Indicator | None:
+def _indicator(
+    name: str, definition: JsonValue, context: ContextChoice, findings: Findings
+) -> Indicator | None:
     path: Path = ("indicators", name)
     if "." in name or not name:
         findings.problem(path, f"the id of an indicator is of {_NAME_CHARACTERS}: a dot names an output")
@@ -68,10 +77,11 @@ def _indicator(name: str, definition: JsonValue, findings: Findings) -> Indicato
     if "type" not in definition:
         findings.problem((*path, "type"), f"is missing; one of: {', '.join(INDICATORS.names())}")
         return None
-    if "data_source" in definition:
-        findings.problem((*path, "data_source"), "context data is not supported by this version")
+    if "data_source" in definition and (source := str(definition["data_source"])) not in context.entries:
+        if context.is_complete:
+            findings.unknown((*path, "data_source"), "series of context_data", source, list(context.entries))
         return None
-    parameters = {key: value for key, value in definition.items() if key != "type"}
+    parameters = {key: value for key, value in definition.items() if key not in ("type", "data_source")}
     return findings.parameters(INDICATORS, definition["type"], parameters, path, (*path, "type"))
 
 

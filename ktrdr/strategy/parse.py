@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ktrdr.errors import Problem, StrategyError
+from ktrdr.strategy.context_section import resolve_context, warn_unused
 from ktrdr.strategy.feature_sections import resolve_features
 from ktrdr.strategy.findings import Findings
 from ktrdr.strategy.market_section import resolve_market
@@ -89,14 +90,14 @@ def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
     if isinstance(data.get("indicators"), list):
         findings.problem(("indicators",), _FORMER_VERSION, is_key=True)
         return None
-    if "context_data" in data:
-        findings.problem(("context_data",), "context data is not supported by this version")
-        data = {key: value for key, value in data.items() if key != "context_data"}
     top = findings.section(StrategySection, meaningful(StrategySection, data, (), findings), ())
     if top is None:
         return None
     market = resolve_market(top.training_data, findings)
-    plan = resolve_features(top.indicators, top.fuzzy_sets, top.nn_inputs, market, findings)
+    context = resolve_context(top.context_data, market, findings)
+    plan = resolve_features(top.indicators, top.fuzzy_sets, top.nn_inputs, market, context, findings)
+    if plan is not None:
+        warn_unused(context, plan.context_sources, findings)
     model = resolve_model(top.model, findings)
     decisions = resolve_decisions(top.decisions, findings)
     is_known = decisions is not None and not findings.is_wrong(("decisions", "output_format"))
@@ -118,6 +119,7 @@ def _resolve(data: dict[str, JsonValue], findings: Findings) -> Strategy | None:
         base_timeframe=market.base_timeframe,
         start=market.start,
         end=market.end,
+        context={source: context.entries[source] for source in plan.context_sources},
         feature_plan=plan,
         label_source=label[0],
         label=label[1],

@@ -52,6 +52,7 @@ class StrategySection(Section):
     description: str | None = None
     version: Annotated[str, BeforeValidator(_as_text)] = "3.0"
     training_data: dict[str, Any]
+    context_data: list[Any] | None = None
     indicators: dict[str, Any]
     fuzzy_sets: dict[str, Any] = Field(default_factory=dict)
     nn_inputs: Annotated[list[Any], Field(min_length=1)]

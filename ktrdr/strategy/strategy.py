@@ -10,6 +10,7 @@ from ktrdr.errors import Problem
 from ktrdr.features.plan import FeaturePlan
 from ktrdr.labels import LabelSource
 from ktrdr.losses import Loss, OutputFormat
+from ktrdr.market.context import ContextEntry
 from ktrdr.networks import Network
 
 _LONGEST_NAME = 48
@@ -109,6 +110,8 @@ class Strategy:
     """First day or time (ISO 8601, UTC) to train on; None for all there is."""
     end: str | None
     """Last day, which is included, or time."""
+    context: Mapping[str, ContextEntry]
+    """Source id → what gives it; the series that the features need."""
     feature_plan: FeaturePlan
     label_source: str
     label: LabelSource
