@@ -1,6 +1,6 @@
 """From what a user asks for to a request that an agent can run: strategy checked, bars snapshotted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,12 +10,17 @@ from pydantic import JsonValue
 
 from ktrdr.backend.wishes import Preparation, StrategyText, digest_of
 from ktrdr.blobs.store import BlobStore
-from ktrdr.errors import Problem
+from ktrdr.errors import DataError, Problem
 from ktrdr.events import DatasetRef, StrategyDocument
 
 if TYPE_CHECKING:
+    from ktrdr.market.context import ContextReport
     from ktrdr.market.gaps import BarReport
     from ktrdr.market.time_range import Moment
+    from ktrdr.strategy import Strategy
+
+_WARM_UP = 50
+"""So many times an indicator's warm-up before the first bar, what an average remembers is some 1e-12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +33,14 @@ class PreparedTraining:
     timeframe: str
     """The base timeframe."""
     datasets: tuple[DatasetRef, ...]
-    reports: tuple["BarReport", ...]
+    reports: tuple["BarReport | ContextReport", ...]
     """What is in each dataset, its gaps included."""
     warnings: tuple[Problem, ...]
     """What the strategy file says to no effect, or in an outdated way."""
     source: str
     """The strategy file, for messages."""
     files: tuple[Path, ...]
-    """Whose bars they are."""
+    """Where bars and context are from."""
 
     @property
     def told(self) -> Preparation:
@@ -63,12 +68,12 @@ def prepare_training(
     end: "Moment" = None,
     overrides: Mapping[str, JsonValue] | None = None,
 ) -> PreparedTraining:
-    """Check a strategy and snapshot exactly the bars that it needs into the blob store.
+    """Check a strategy and snapshot exactly the bars and context that it needs into the blob store.
 
     Args:
         strategy: a file, a name in ``strategies_dir``, or the text itself.
         strategies_dir: where strategies are looked up by name.
-        data_dir: has bars as ``SYMBOL_TIMEFRAME.csv`` or ``.parquet``.
+        data_dir: has bars as ``SYMBOL_TIMEFRAME.csv`` or ``.parquet``, and context series in directories.
         blobs: where the snapshots go.
         start: first bar, inclusive; default: as the strategy says, else the first there is.
         end: last bar, inclusive, or the last day; likewise.
@@ -76,11 +81,13 @@ def prepare_training(
 
     Raises:
         StrategyError: with every problem in the strategy.
-        DataError: no such bars, or bars that cannot be used.
+        DataError: no such bars or series, or some that cannot be used.
     """
     # Not at module level: they bring pandas, which half of the backend's users do without.
     from ktrdr.market.directory import BarDirectory
     from ktrdr.market.snapshot import write_snapshot
+    from ktrdr.market.timeframe import Timeframe
+    from ktrdr.market.times import to_microseconds
     from ktrdr.strategy import parse_strategy
 
     found = strategy_text(strategy, strategies_dir)
@@ -88,12 +95,21 @@ def prepare_training(
     parsed = parse_strategy(text, source=source, overrides=overrides or {})
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
-    datasets, reports, files = [], [], []
+    datasets: list[DatasetRef] = []
+    reports: list[BarReport | ContextReport] = []
+    files: list[Path] = []
+    moments: list[int] = []
     for symbol, timeframe in product(wanted.symbols, wanted.timeframes):
         loaded = directory.read(symbol, timeframe, start or wanted.start, end or wanted.end)
         reports.append(loaded.report)
         files.append(loaded.file.path)
         datasets.append(write_snapshot(loaded.bars, symbol, timeframe, blobs))
+        ends = to_microseconds(loaded.bars.index[[0, -1]])
+        moments += [int(ends[0]), int(Timeframe.parse(timeframe).close_microseconds(ends)[1])]
+    for report, origins, dataset in _snapshot_context(wanted, data_dir, min(moments), max(moments), blobs):
+        reports.append(report)
+        files += origins
+        datasets.append(dataset)
     document = StrategyDocument(
         name=parsed.name, yaml=text, sha256=parsed.sha256, overrides=dict(overrides or {})
     )
@@ -107,6 +123,28 @@ def prepare_training(
         source=source,
         files=tuple(files),
     )
+
+
+def _snapshot_context(
+    strategy: "Strategy", data_dir: Path, first: int, last: int, blobs: BlobStore
+) -> Iterator[tuple["ContextReport", tuple[Path, ...], DatasetRef]]:
+    """Snapshot what bars from ``first`` to ``last`` (microseconds since 1970) can see of each series."""
+    from ktrdr.market.context import ContextReport, needed_rows, read_context
+    from ktrdr.market.snapshot import write_context_snapshot
+    from ktrdr.market.times import describe_time, to_microseconds
+
+    for series in read_context(strategy.context, data_dir):
+        before = _WARM_UP * (strategy.feature_plan.warmup_rows(series.source_id) + 1)
+        table = needed_rows(series.table, first, last, before)
+        if table.empty:
+            since = describe_time(int(to_microseconds(series.table.index[:1])[0]))
+            raise DataError(
+                f"Nothing of {series.source_id} is known before the bars end, "
+                f"{describe_time(last)} UTC: it begins at {since}.",
+                fix=f"Add earlier rows to {series.files[0]}, or train on later bars.",
+            )
+        report = ContextReport.of(series, table, last)
+        yield report, series.files, write_context_snapshot(table, series.source_id, blobs)
 
 
 def strategy_text(strategy: str | Path | StrategyText, strategies_dir: Path) -> StrategyText:

@@ -175,13 +175,14 @@ def predict(
                 f"{model} was trained on {', '.join(metadata.training_symbols)}.",
                 fix="Name one with --symbol; another one may be given, too.",
             )
-        directory = BarDirectory(data or load_settings().data_dir)
+        data_dir = data or load_settings().data_dir
+        directory = BarDirectory(data_dir)
         # All earlier bars are read too: the first prediction needs them to warm up.
         bars = {
             timeframe: directory.load(symbol or metadata.symbol, timeframe, end=end)
             for timeframe in metadata.training_timeframes
         }
-        predictions = loaded.predict(bars)
+        predictions = loaded.predict(bars, loaded.read_context(data_dir))
         predictions = predictions.iloc[TimeRange.parse(start, None).rows(to_microseconds(predictions.index))]
         if last is not None:
             predictions = predictions.tail(last)

@@ -17,6 +17,7 @@ from ktrdr.features.compute import compute_features, compute_indicators, drop_wa
 from ktrdr.features.normalization import Scaling, apply_scalings
 from ktrdr.features.windows import Windows, complete_windows
 from ktrdr.market.bars import BAR_COLUMNS, Bars
+from ktrdr.market.context import ContextTable, check_context, read_context
 from ktrdr.market.resample import resample
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.market.validation import validate
@@ -32,10 +33,12 @@ class LoadedModel:
 
     Attributes:
         metadata: everything about the model that is not a weight.
+        context: the series that it needs beside the bars: source id → what gives it. Mostly none.
     """
 
     def __init__(self, metadata: ModelMetadata, strategy: Strategy, module: nn.Module) -> None:
         self.metadata = metadata
+        self.context = strategy.context
         self._plan = strategy.feature_plan
         self._window = strategy.network.window
         self._module = module
@@ -44,7 +47,17 @@ class LoadedModel:
             for feature_id, record in metadata.normalization_params.items()
         }
 
-    def predict(self, bars: Bars | Mapping[str, Bars]) -> pd.DataFrame:
+    def read_context(self, data_dir: Path | str) -> dict[str, ContextTable]:
+        """Return the series that `predict` needs beside the bars, from their files in a data directory.
+
+        Raises:
+            DataError: a file is missing or has problems.
+        """
+        return {series.source_id: series.table for series in read_context(self.context, Path(data_dir))}
+
+    def predict(
+        self, bars: Bars | Mapping[str, Bars], context: Mapping[str, ContextTable] | None = None
+    ) -> pd.DataFrame:
         """Return the model's answer for each bar of one symbol, known at the bar's close.
 
         Args:
@@ -52,6 +65,8 @@ class LoadedModel:
                 and volume; or such tables by timeframe. A timeframe that is not given is made of the coarsest
                 finer one. Bars from before the first answer that is wanted are needed: the
                 indicators' warm-up has none, and recursive averages remember further back.
+            context: source id → rows, indexed by the aware times at which they became known, with the same
+                columns; see `read_context`. A bar sees the rows that were known at its close.
 
         Returns:
             A table indexed by time (UTC): a probability per class, in columns named as the classes, or the
@@ -63,8 +78,9 @@ class LoadedModel:
         """
         given = bars if isinstance(bars, Mapping) else {self._plan.base_timeframe: bars}
         complete = self._complete(given)
-        values = compute_indicators(self._plan, complete, _go_on)
-        matrix, _ = drop_warmup(compute_features(self._plan, values, complete, _go_on))
+        known = self._check_context(context or {})
+        values = compute_indicators(self._plan, complete, _go_on, known)
+        matrix, _ = drop_warmup(compute_features(self._plan, values, complete, _go_on, known))
         apply_scalings(matrix.feature_ids, matrix.values, self._scalings)
         opens = pd.DatetimeIndex(complete[self._plan.base_timeframe].index)
         timeframe = Timeframe.parse(self._plan.base_timeframe)
@@ -103,6 +119,21 @@ class LoadedModel:
                 )
         return {timeframe: checked[timeframe] for timeframe in needed}
 
+    def _check_context(self, given: Mapping[str, ContextTable]) -> dict[str, ContextTable]:
+        """Return the checked rows of every series that the features need."""
+        if set(given) != set(self.context):
+            raise DataError(
+                f"The model needs context {', '.join(self.context) or 'of no kind'}; "
+                f"given: {', '.join(given) or 'none'}.",
+                fix="Give what `read_context` of the model returns, or tables like those.",
+            )
+        checked = {}
+        for source, table in given.items():
+            rows = _as_numbers(table, f"the context {source}")
+            check_context(rows, f"the context {source}")
+            checked[source] = rows
+        return checked
+
     def __repr__(self) -> str:
         model = self.metadata
         return f"LoadedModel({model.strategy_name} {model.symbol} {model.timeframe})"
@@ -138,6 +169,13 @@ def load_model(path: Path | str) -> LoadedModel:
 def _check(table: object, timeframe: str) -> Bars:
     """Return a table as bars; further columns are left out, and whole numbers are fine."""
     what = f"the {timeframe} bars"
+    bars = _as_numbers(table, what)
+    validate(bars, Timeframe.parse(timeframe), what)
+    return bars
+
+
+def _as_numbers(table: object, what: str) -> pd.DataFrame:
+    """Return a table with the columns of bars and no others, as float64, in UTC."""
     if not isinstance(table, pd.DataFrame):
         raise DataError(f"{what} are a {type(table).__name__}, not a DataFrame.")
     missing = [name for name in BAR_COLUMNS if name not in table.columns]
@@ -155,7 +193,6 @@ def _check(table: object, timeframe: str) -> Bars:
         raise DataError(f"{what} have values that are not numbers: {error}.") from error
     if isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None:
         bars.index = bars.index.tz_convert("UTC")
-    validate(bars, Timeframe.parse(timeframe), what)
     return bars
 
 

@@ -62,6 +62,8 @@ class FeatureRecord(_Record):
     timeframe: str
     indicator: str
     output: str = ""
+    data_source: str | None = None
+    """The context series that the indicator is computed on; None for bars."""
     fuzzy_set: str | None = None
     membership: str | None = None
     membership_type: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints
 
 from ktrdr.errors import DataError
 from ktrdr.market.context import PROVIDERS, ContextEntry, CotContext, FredContext, SymbolContext
@@ -29,6 +29,10 @@ _UNREAD = {
 }
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 def _unread(provider: str, *others: str) -> dict[str, str]:
     return _UNREAD | dict.fromkeys(others, f"provider {provider} does not read it")
 
@@ -48,7 +52,7 @@ class _SymbolSection(_EntrySection):
 class _FredSection(_EntrySection):
     without_effect: ClassVar[Mapping[str, str]] = _unread("fred", "symbol", "timeframe", "report")
 
-    series: _SeriesName | Annotated[list[_SeriesName], Field(min_length=1)]
+    series: Annotated[list[_SeriesName], BeforeValidator(_as_list), Field(min_length=1)]
     publication_lag: str | None = None
 
 
@@ -140,7 +144,7 @@ def _symbol(
 
 
 def _fred(section: _FredSection, path: Path, findings: Findings) -> FredContext | None:
-    series = (section.series,) if isinstance(section.series, str) else tuple(section.series)
+    series = tuple(section.series)
     if len(set(series)) < len(series):
         findings.problem((*path, "series"), "names a series twice")
         return None

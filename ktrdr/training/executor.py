@@ -8,11 +8,13 @@ import torch
 
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import DataError
+from ktrdr.events.references import DatasetKind
 from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indicators, drop_warmup
 from ktrdr.features.normalization import apply_scalings, fit_scalings
 from ktrdr.features.windows import complete_windows
 from ktrdr.labels import Labels
 from ktrdr.market.bars import Bars
+from ktrdr.market.context import ContextTable
 from ktrdr.market.snapshot import read_snapshot
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.models.bundle import pack
@@ -24,7 +26,7 @@ from ktrdr.training.class_balance import balance_classes
 from ktrdr.training.device import open_device
 from ktrdr.training.evaluation import evaluate
 from ktrdr.training.fit import Task, fit
-from ktrdr.training.job import TrainedModel, TrainingJob
+from ktrdr.training.job import Dataset, TrainedModel, TrainingJob
 from ktrdr.training.labelled_rows import LabelledRows, match, together
 from ktrdr.training.memory import out_of_memory_as_error, peak_memory_bytes, reset_peak_memory
 from ktrdr.training.packaging import FinishedTraining, make_files, make_manifest
@@ -85,22 +87,27 @@ def _train(
         strategy = parsed.strategy
         plan, classes, loss = strategy.feature_plan, strategy.label.classes, strategy.training.loss
         bars = {symbol: _read_bars(job, strategy, symbol, reporter) for symbol in strategy.symbols}
+        context = _read_context(job, strategy, reporter)
         base = {symbol: tables[strategy.base_timeframe] for symbol, tables in bars.items()}
         note(
             rows=sum(map(len, base.values())),
             timeframes=list(strategy.timeframes),
             symbols=list(strategy.symbols),
+            context=list(context),
         )
 
     with reporter.stage(Stage.INDICATORS) as note:
-        values = {symbol: compute_indicators(plan, tables, reporter.check) for symbol, tables in bars.items()}
+        values = {
+            symbol: compute_indicators(plan, tables, reporter.check, context)
+            for symbol, tables in bars.items()
+        }
         note(indicators=len(plan.indicators), outputs=sum(map(len, values.values())))
 
     with reporter.stage(Stage.MEMBERSHIPS) as note:
         matrices: dict[str, FeatureMatrix] = {}
         warmup_rows = 0
         for symbol, tables in bars.items():
-            matrix = compute_features(plan, values[symbol], tables, reporter.check)
+            matrix = compute_features(plan, values[symbol], tables, reporter.check, context)
             matrices[symbol], dropped = drop_warmup(matrix)
             warmup_rows += dropped
         note(
@@ -186,16 +193,35 @@ def _read_bars(job: TrainingJob, strategy: Strategy, symbol: str, reporter: Repo
         found = [
             dataset
             for dataset in job.datasets
-            if (dataset.ref.symbol, dataset.ref.timeframe) == (symbol, timeframe)
+            if (dataset.ref.kind, dataset.ref.symbol, dataset.ref.timeframe)
+            == (DatasetKind.BARS, symbol, timeframe)
         ]
-        if len(found) != 1:
-            given = ", ".join(f"{dataset.ref.symbol} {dataset.ref.timeframe}" for dataset in job.datasets)
-            raise DataError(
-                f"The strategy needs one dataset of {symbol} {timeframe}; given: {given or 'none'}.",
-                fix="Submit the training again, so that its data is prepared anew.",
-            )
-        bars[timeframe] = read_snapshot(found[0].path)
+        bars[timeframe] = _read(found, f"{symbol} {timeframe}", job)
     return bars
+
+
+def _read_context(job: TrainingJob, strategy: Strategy, reporter: Reporter) -> dict[str, ContextTable]:
+    """Return the rows of each of the strategy's context series, which are the same for every symbol."""
+    context = {}
+    for source in strategy.context:
+        reporter.check()
+        found = [
+            dataset
+            for dataset in job.datasets
+            if (dataset.ref.kind, dataset.ref.symbol) == (DatasetKind.CONTEXT, source)
+        ]
+        context[source] = _read(found, f"context {source}", job)
+    return context
+
+
+def _read(found: list[Dataset], what: str, job: TrainingJob) -> pd.DataFrame:
+    if len(found) != 1:
+        given = ", ".join(f"{dataset.ref.symbol} {dataset.ref.timeframe}" for dataset in job.datasets)
+        raise DataError(
+            f"The strategy needs one dataset of {what}; given: {given or 'none'}.",
+            fix="Submit the training again, so that its data is prepared anew.",
+        )
+    return read_snapshot(found[0].path, found[0].ref.kind)
 
 
 def _label(

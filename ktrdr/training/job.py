@@ -11,7 +11,7 @@ from ktrdr.events.references import DatasetRef, ModelManifest
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A snapshot of bars on this machine's disk, its hash already verified."""
+    """A snapshot of bars, or of a context series, on this machine's disk, its hash already verified."""
 
     ref: DatasetRef
     path: Path

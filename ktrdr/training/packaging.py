@@ -17,7 +17,7 @@ from torch import nn
 from ktrdr.events.references import ModelManifest, StageTiming
 from ktrdr.features.memberships import MEMBERSHIPS
 from ktrdr.features.normalization import Scaling
-from ktrdr.features.plan import FeatureColumn
+from ktrdr.features.plan import FeatureColumn, FeaturePlan
 from ktrdr.market.times import to_datetime, to_microseconds
 from ktrdr.models.bundle import (
     EVALUATION_FILE,
@@ -148,7 +148,7 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
         model_type=strategy.model_type,
         sequence_length=strategy.network.window,
         resolved_features=strategy.feature_plan.feature_ids,
-        features=tuple(_feature(column) for column in strategy.feature_plan.columns),
+        features=tuple(_feature(strategy.feature_plan, column) for column in strategy.feature_plan.columns),
         normalization_params={
             feature_id: NormalizationRecord(method=scaling.method, offset=scaling.offset, scale=scaling.scale)
             for feature_id, scaling in training.scalings.items()
@@ -185,13 +185,14 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
     )
 
 
-def _feature(column: FeatureColumn) -> FeatureRecord:
+def _feature(plan: FeaturePlan, column: FeatureColumn) -> FeatureRecord:
     membership = column.membership
     return FeatureRecord(
         feature_id=column.feature_id,
         timeframe=column.timeframe,
         indicator=column.indicator_id,
         output=column.output,
+        data_source=plan.sources.get(column.indicator_id),
         fuzzy_set=column.fuzzy_set,
         membership=column.membership_name,
         membership_type=MEMBERSHIPS.name_of(type(membership)) if membership else None,

@@ -9,7 +9,7 @@ from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.listing import AttemptRecord, NumberedEntry
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.states import State
-from ktrdr.events import TrainingProgress, TrainingRequested
+from ktrdr.events import DatasetKind, TrainingProgress, TrainingRequested
 from ktrdr.training.execution_mode_selector import Mode, Place
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -198,7 +198,8 @@ def _summary(record: OperationRecord) -> dict[str, Any]:
 
 def _detail(record: OperationRecord, request: TrainingRequested | None) -> dict[str, Any]:
     failed = record.state is State.FAILED
-    bars = request.datasets if request is not None else ()
+    datasets = request.datasets if request is not None else ()
+    bars = [dataset for dataset in datasets if dataset.kind is DatasetKind.BARS]
     return {
         **_summary(record),
         "progress": _progress(record),

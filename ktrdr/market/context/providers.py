@@ -169,7 +169,7 @@ def _series(
     # What was published only after a later value was is out of date when it comes.
     newest = np.minimum.accumulate(published[::-1])[::-1] == published
     overtaken = len(newest) - int(newest.sum())
-    late = (f"{overtaken:,} rows that were published after a later one",) if overtaken else ()
+    late = (f"left out, as a later one had been published: {overtaken:,}",) if overtaken else ()
     table = plain_series(published[newest], observations.values[newest])
     return ContextSeries(source_id, table, (path,), (*observations.notes, *late, *notes))
 

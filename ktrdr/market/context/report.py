@@ -9,8 +9,10 @@ from ktrdr.market.context.series import ContextSeries, ContextTable, spacing
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.market.times import to_datetime, to_microseconds
 
-_STALE = 3
-"""So many usual distances without a new row are worth a word."""
+_STALE = 5
+"""So many usual distances without a new row are worth a word,"""
+_WEEKEND = timedelta(days=4)
+"""but no less than what a market is closed for at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class ContextReport:
             f"{self.source}: {rows} of {self.source_id}, known from {self.start:%Y-%m-%d %H:%M} to "
             f"{self.end:%Y-%m-%d %H:%M} UTC"
         ]
-        if self.longest_wait > _STALE * self.spacing:
+        patience = max(_STALE * self.spacing, _WEEKEND)
+        if self.longest_wait > patience:
             parts.append(
                 f"nothing new for {_days(self.longest_wait)} from {self.wait_since:%Y-%m-%d %H:%M} on"
             )
-        if self.silence > _STALE * self.spacing:
+        if self.silence > patience:
             parts.append(f"nothing new in the last {_days(self.silence)} of the bars")
         return "; ".join([*parts, *self.notes])
 

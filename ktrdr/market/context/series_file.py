@@ -15,7 +15,7 @@ from ktrdr.errors import DataError
 from ktrdr.market.context.publication import end_of_day
 from ktrdr.market.csv_diagnosis import Tally
 from ktrdr.market.csv_layout import TIME_PATTERN, csv_rows
-from ktrdr.market.times import Int64Array, describe_time
+from ktrdr.market.times import Int64Array
 from ktrdr.market.validation import refusal
 
 _DATE_NAMES = ("date", "observation_date", "report_date", "")
@@ -47,10 +47,10 @@ class Observations:
     def notes(self) -> tuple[str, ...]:
         """What was left out, for people."""
         counted = (
-            (self.without_value, "without a value"),
-            (self.restated, "that restate an earlier value, which is the one that counts"),
+            (self.without_value, "days without a value"),
+            (self.restated, "later restatements, of which none counts"),
         )
-        return tuple(f"{count:,} rows {what}" for count, what in counted if count)
+        return tuple(f"{what}: {count:,}" for count, what in counted if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +178,9 @@ class _Reading:
             what = "publication times that are not ISO 8601" if text else "missing publication times"
             self.tally.add(what, line, repr(text[:40]))
             return None
-        if published < _utc_midnight(day):
-            self.tally.add(
-                "values published before their date", line, f"{describe_time(published)} for {day}"
-            )
+        published_on = _parse_date(text)
+        if published_on < day if published_on else published < _utc_midnight(day):
+            self.tally.add("values published before their date", line, f"{text} for {day}")
             return None
         return published
 
