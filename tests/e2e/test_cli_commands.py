@@ -133,6 +133,7 @@ def test_a_strategy_shows_as_trained_once_a_model_exists(trained: tuple[Installa
     installation, _ = trained
     status = {row["name"]: row["status"] for row in ask(installation, "strategies", "list")}
     assert status == {
+        "eurusd_context": "untrained",
         "eurusd_momentum": "trained",
         "eurusd_two_timeframes": "untrained",
         "googl_daily": "untrained",

@@ -32,6 +32,7 @@ from ktrdr.training.job import Dataset, TrainingJob
 from ktrdr.training.progress import SilentObserver
 from tests.unit.backend_cases import settings_in
 from tests.unit.context_cases import known, write
+from tests.unit.served_cases import ktrdr
 from tests.unit.training_cases import REPOSITORY
 
 SAMPLE = (REPOSITORY / "strategies" / "eurusd_context.yaml").read_text()
@@ -220,6 +221,10 @@ def test_a_training_over_events_makes_a_model_that_predicts_from_files_what_it_w
     np.testing.assert_allclose(
         predicted.loc[evaluated.index].to_numpy(), evaluated[probabilities].to_numpy(), atol=1e-6
     )
+    arguments = ("--data", str(settings.data_dir), "--end", "2017-04-30", "--last", "3", "--json")
+    said = ktrdr("models", "predict", str(path), *arguments, variables={})
+    assert said.status == 0, said.stderr
+    assert [row["timestamp"] for row in said.json] == [time.isoformat() for time in predicted.index[-3:]]
 
 
 def test_a_model_says_which_context_it_needs(
