@@ -84,7 +84,7 @@ def resolve_context(
 ) -> ContextChoice:
     """Check the section."""
     entries: dict[str, ContextEntry] = {}
-    is_complete = True
+    is_complete = not findings.is_wrong(_AT)
     for position, item in enumerate(data or ()):
         path: Path = (*_AT, position)
         entry = _entry(item, path, market, findings)

@@ -95,10 +95,10 @@ def test_keys_of_another_provider_have_no_effect() -> None:
         ([{"provider": "ib"}], "context_data.0.symbol", "is missing"),
         ([{"provider": "fred"}], "context_data.0.series", "is missing"),
         ([{"provider": "cftc_cot"}], "context_data.0.report", "is missing"),
-        ([{"provider": "cftc_cot", "report": "../EUR"}], "context_data.0.report", "string should match"),
-        ([{"provider": "fred", "series": 5}], "context_data.0.series", "must be a valid list, not 5"),
+        ([{"provider": "cftc_cot", "report": "../EUR"}], "context_data.0.report", "must match pattern"),
+        ([{"provider": "fred", "series": 5}], "context_data.0.series", "must be a list, not 5"),
         ([{"provider": "fred", "series": []}], "context_data.0.series", "should have at least 1 item"),
-        ([{"provider": "fred", "series": "a/b"}], "context_data.0.series.0", "string should match"),
+        ([{"provider": "fred", "series": "a/b"}], "context_data.0.series.0", "must match pattern"),
         ([{"provider": "fred", "series": ["A", "A"]}], "context_data.0.series", "names a series twice"),
         (
             [{"provider": "fred", "series": "A", "publication_lag": "soon"}],
