@@ -1,4 +1,4 @@
-"""`ktrdr strategies`: what can be trained."""
+"""`ktrdr strategies`: what can be trained, whether it is right, and what it means."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ from ktrdr.cli.settings import installation_for
 if TYPE_CHECKING:
     from ktrdr.client.port import StrategyEntry
 
-app = typer.Typer(help="Strategies: list, validate.", no_args_is_help=True)
+app = typer.Typer(help="Strategies: list, validate, explain.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -89,6 +89,29 @@ def validate(
         print_json(results)
     if not all(result["valid"] for result in results):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    strategy: Annotated[str, typer.Argument(help="A file, or a name from `ktrdr strategies list`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="As for `ktrdr train`.", metavar="PATH=VALUE")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what would be trained: bars, features with their formulas, label, network, training, split."""
+    with reporting_errors(as_json=as_json):
+        from dataclasses import asdict
+
+        from ktrdr.cli.explanation_view import print_explanation
+        from ktrdr.cli.train import parse_overrides
+
+        explanation = installation_for(context).explain(strategy, parse_overrides(overrides or []))
+    if as_json:
+        print_json(asdict(explanation))
+    else:
+        print_explanation(explanation, strategy)
 
 
 def _as_json(entry: "StrategyEntry") -> dict[str, object]:

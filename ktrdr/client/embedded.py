@@ -32,6 +32,7 @@ from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, Strate
 from ktrdr.clock import SystemClock
 from ktrdr.errors import StrategyError
 from ktrdr.events.log_lines import LogLevel
+from ktrdr.language.explained import Explanation
 from ktrdr.models.directory import Finding, ModelDirectory
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
@@ -161,6 +162,14 @@ class EmbeddedInstallation:
             features=plan.feature_ids,
             columns=len(plan.columns),
         )
+
+    def explain(self, strategy: str, overrides: Mapping[str, JsonValue]) -> Explanation:
+        """See `Installation.explain`."""
+        from ktrdr.language.explanation import explain
+        from ktrdr.strategy import StrategyDirectory, load_strategy
+
+        path = StrategyDirectory(self._settings.strategies_dir).find(strategy)
+        return explain(load_strategy(path, overrides))
 
     # --- agents and configuration -----------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.client.downloading import Take
 from ktrdr.errors import Problem
 from ktrdr.events.log_lines import LogLevel
+from ktrdr.language.explained import Explanation
 from ktrdr.models.directory import Finding
 from ktrdr.training.execution_mode_selector import Mode
 
@@ -145,6 +146,9 @@ class Installation(Protocol):
 
     def check(self, strategy: str, overrides: Mapping[str, JsonValue], *, strict: bool) -> Checked:
         """Return what is wrong with a strategy, given as a file or a name."""
+
+    def explain(self, strategy: str, overrides: Mapping[str, JsonValue]) -> Explanation:
+        """Return what a strategy, given as a file or a name, would train; raises StrategyError."""
 
     def agents(self) -> Fleet:
         """Return every host agent that was heard of."""

@@ -33,6 +33,7 @@ from ktrdr.errors import (
     StrategyError,
 )
 from ktrdr.events.log_lines import LogLevel
+from ktrdr.language.explained import Explanation
 from ktrdr.models.directory import Finding
 from ktrdr.training.execution_mode_selector import Mode
 
@@ -72,6 +73,11 @@ class _Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class _Explained:
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
 class _Config:
     default_mode: Mode
     source: str
@@ -99,6 +105,7 @@ _BEGUN = TypeAdapter(_Begun)
 _VERIFICATION = TypeAdapter(_Verification)
 _STRATEGIES = TypeAdapter(_Strategies)
 _VALIDATION = TypeAdapter(_Validation)
+_EXPLAINED = TypeAdapter(_Explained)
 _CONFIG = TypeAdapter(_Config)
 _TOKENS = TypeAdapter(_Tokens)
 _NEW_TOKEN = TypeAdapter(NewToken)
@@ -227,6 +234,14 @@ class ServedInstallation:
         wish = {**_sent(strategy), "overrides": dict(overrides), "strict": strict}
         found = self._server.post("/strategies/validate", wish, _VALIDATION)
         return Checked(strategy, found.problems, found.warnings, found.features, found.columns)
+
+    def explain(self, strategy: str, overrides: Mapping[str, JsonValue]) -> Explanation:
+        """See `Installation.explain`."""
+        wish = {**_sent(strategy), "overrides": dict(overrides)}
+        try:
+            return self._server.post("/strategies/explain", wish, _EXPLAINED).explanation
+        except StrategyError as error:
+            raise StrategyError(strategy, error.problems) from error
 
     # --- agents and configuration -----------------------------------------------------------------
 

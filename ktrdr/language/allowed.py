@@ -56,4 +56,6 @@ def _alternatives(words: list[str]) -> str:
 
 def as_written(value: object) -> str:
     """Return a value as it would stand in a strategy file, on one line."""
-    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

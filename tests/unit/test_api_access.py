@@ -201,7 +201,7 @@ async def test_a_body_that_is_too_large_is_not_read(api: Api) -> None:
 
     sent: list[int] = []
     async with api.client() as client:
-        for path in ("/api/v1/trainings", "/api/v1/strategies/validate"):
+        for path in ("/api/v1/trainings", "/api/v1/strategies/validate", "/api/v1/strategies/explain"):
             sent.clear()
             answer = await client.post(path, content=endless(), headers={"Content-Type": "application/json"})
             assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")

@@ -223,6 +223,17 @@ async def test_a_strategy_is_checked_without_training_it(client: httpx.AsyncClie
     assert (await client.post(path, json={})).status_code == 400
 
 
+async def test_a_strategy_is_explained_without_training_it(client: httpx.AsyncClient) -> None:
+    path = "/api/v1/strategies/explain"
+    wish = {"strategy_name": "eurusd_momentum", "overrides": {"training.epochs": 9}}
+    explained = (await client.post(path, json=wish)).json()["explanation"]
+    assert len(explained["features"]) == 12
+    assert explained["training"]["epochs"] == 9
+    refused = await client.post(path, json={"strategy_yaml": YAML.replace("type: rsi", "type: rsu")})
+    assert refused.status_code == 400
+    assert refused.json()["problems"][0]["suggestion"] == "rsi"
+
+
 # --- models ---------------------------------------------------------------------------------------
 
 

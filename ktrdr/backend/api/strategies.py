@@ -11,6 +11,7 @@ from ktrdr.backend.api.access import Access
 from ktrdr.backend.api.problems import Problem, ProblemInStrategy, in_strategy
 from ktrdr.backend.api.service import Service
 from ktrdr.errors import StrategyError
+from ktrdr.language.explained import Explanation
 from ktrdr.registry import nearest_name
 
 MAX_YAML_CHARACTERS = 256 * 1024
@@ -41,8 +42,8 @@ class StrategyList(BaseModel):
     strategies: list[StrategySummary]
 
 
-class Validation(BaseModel):
-    """What to check: a strategy of the directory, or a text."""
+class StrategyWish(BaseModel):
+    """Which strategy: one of the directory, or a text."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"strategy_name": "eurusd_momentum"}]}
@@ -51,6 +52,11 @@ class Validation(BaseModel):
     strategy_name: StrategyName | None = None
     strategy_yaml: str | None = Field(None, max_length=MAX_YAML_CHARACTERS)
     overrides: Overrides = Field(default_factory=dict)
+
+
+class Validation(StrategyWish):
+    """What to check."""
+
     strict: bool = Field(False, description="Whether warnings are problems too.")
 
 
@@ -64,6 +70,13 @@ class ValidationAnswer(BaseModel):
     columns: int = Field(0, description="How many numbers the features are, for each bar.")
     problems: list[ProblemInStrategy] = Field(default_factory=list)
     warnings: list[ProblemInStrategy] = Field(default_factory=list)
+
+
+class ExplanationAnswer(BaseModel):
+    """What a strategy would train."""
+
+    success: Literal[True] = True
+    explanation: Explanation
 
 
 def strategies_router(service: Service, access: Access) -> APIRouter:
@@ -85,14 +98,9 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
 
     @router.post("/validate", summary="Check a strategy without training it")
     def validate(wish: Validation) -> ValidationAnswer:
-        from ktrdr.strategy import parse_strategy, read_strategy
+        from ktrdr.strategy import parse_strategy
 
-        if (wish.strategy_name is None) == (wish.strategy_yaml is None):
-            raise one_of_two()
-        if wish.strategy_name is not None:
-            text, source = read_strategy(strategy_file(directory, wish.strategy_name)), wish.strategy_name
-        else:
-            text, source = wish.strategy_yaml or "", "strategy"
+        text, source = _text_of(wish, directory)
         try:
             parsed = parse_strategy(text, source=source, overrides=wish.overrides, strict=wish.strict)
         except StrategyError as error:
@@ -105,7 +113,28 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
             warnings=[in_strategy(each) for each in parsed.warnings],
         )
 
+    @router.post("/explain", summary="Say what a strategy would train")
+    def explain(wish: StrategyWish) -> ExplanationAnswer:
+        from ktrdr.language.explanation import explain
+        from ktrdr.strategy import parse_strategy
+
+        text, source = _text_of(wish, directory)
+        return ExplanationAnswer(
+            explanation=explain(parse_strategy(text, source=source, overrides=wish.overrides))
+        )
+
     return router
+
+
+def _text_of(wish: StrategyWish, directory: Path) -> tuple[str, str]:
+    """Return the text that is meant, and what to call it."""
+    from ktrdr.strategy import read_strategy
+
+    if (wish.strategy_name is None) == (wish.strategy_yaml is None):
+        raise one_of_two()
+    if wish.strategy_name is not None:
+        return read_strategy(strategy_file(directory, wish.strategy_name)), wish.strategy_name
+    return wish.strategy_yaml or "", "strategy"
 
 
 def strategy_file(directory: Path, name: str) -> Path:
