@@ -192,16 +192,17 @@ def with_another_future(bars: Bars, cut: int, random: np.random.Generator) -> Ba
 
     A bar's high stays the highest of its prices and its low the lowest.
     """
-    later = bars.iloc[cut:]
-    other = later.iloc[random.permutation(len(later))]
-    level = random.uniform(0.5, 2.0, len(later))
-    changed = {
-        name: random.uniform(0, 2 * max(float(bars[name].max()), 1.0), len(later))
-        if name == "volume"
-        else other[name].to_numpy(dtype=np.float64) * level
-        for name in bars.columns
-    }
-    return pd.concat([bars.iloc[:cut], pd.DataFrame(changed, index=later.index)])
+    later = len(bars) - cut
+    order, level = random.permutation(later), random.uniform(0.5, 2.0, later)
+    changed = {}
+    for name in bars.columns:
+        values = bars[name].to_numpy(dtype=np.float64, copy=True)
+        if name == "volume":
+            values[cut:] = random.uniform(0, 2 * max(float(values.max()), 1.0), later)
+        else:
+            values[cut:] = values[cut:][order] * level
+        changed[name] = values
+    return pd.DataFrame(changed, index=bars.index)
 
 
 def _first_difference(before: FloatArray, after: FloatArray, tolerance: float) -> int | None:

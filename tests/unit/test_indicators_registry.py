@@ -70,7 +70,7 @@ def test_every_indicator_keeps_its_promises(indicator: Indicator, eurusd: pd.Dat
 
 
 @pytest.mark.parametrize("indicator", VARIANTS)
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_future_changes_nothing_before_to_the_last_bit(
     indicator: Indicator, random_bars: MakeBars, seed: int

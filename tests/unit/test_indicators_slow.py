@@ -98,7 +98,7 @@ def bars_of_ticks(rows: list[tuple[int, int, int, int, int]]) -> pd.DataFrame:
 
 
 @of_each
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(rows=tick_bars)
 def test_on_made_up_bars(
     name: str, parameters: dict[str, Any], rows: list[tuple[int, int, int, int, int]]
