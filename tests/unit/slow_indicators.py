@@ -275,7 +275,7 @@ def zigzag(bars: Columns, threshold: float = 0.05, source: str = "close") -> dic
     return {"": known}
 
 
-SLOW: dict[str, Callable[..., dict[str, Column]]] = {
+OTHERS: dict[str, Callable[..., dict[str, Column]]] = {
     function.__name__: function
     for function in (
         adline,
