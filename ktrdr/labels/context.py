@@ -24,8 +24,11 @@ class Context(LabelSource):
     classes: ClassVar[tuple[str, ...]] = ("BULLISH", "BEARISH", "NEUTRAL")
 
     horizon: Annotated[int, Field(ge=1)] = 5
+    """Bars that the return is over."""
     bullish_threshold: Threshold = 0.005
+    """A return above it is BULLISH."""
     bearish_threshold: Threshold = -0.005
+    """A return below it is BEARISH; must be the lower one."""
 
     @model_validator(mode="after")
     def _bullish_is_above(self) -> Self:

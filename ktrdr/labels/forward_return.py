@@ -24,6 +24,7 @@ class ForwardReturn(LabelSource):
     """Relative change of the close over the next ``horizon`` bars; the last ``horizon`` bars have none."""
 
     horizon: Annotated[int, Field(ge=1)] = 20
+    """Bars that the return is over."""
 
     @property
     def horizon_bars(self) -> int:

@@ -53,11 +53,17 @@ class Regime(LabelSource):
     }
 
     macro_atr_mult: Multiplier = 3.0
+    """Average true ranges that turn a leg."""
     micro_atr_mult: Multiplier = 1.0
+    """Average true ranges that turn a step within a leg; fewer than those."""
     atr_period: Annotated[int, Field(ge=2)] = 14
+    """Bars of the average true range, and of the returns to come that make a crisis."""
     progression_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps that must go on for a trend."""
     vol_crisis_threshold: Multiplier = 2.0
+    """Deviation of the returns to come, relative to the usual one, above which it is a crisis."""
     vol_lookback: Annotated[int, Field(ge=2)] = 120
+    """Bars of the usual deviation."""
 
     @model_validator(mode="after")
     def _steps_are_smaller_than_legs(self) -> Self:

@@ -67,14 +67,21 @@ class TripleBarrier(LabelSource):
     }
 
     pt_multiplier: Multiplier = 2.0
+    """Volatilities from the close up to the upper barrier, where profit is taken."""
     sl_multiplier: Multiplier = 1.5
+    """Volatilities down to the lower one, where the loss is stopped."""
     max_holding_period: Annotated[int, Field(ge=1)] = 50
+    """Bars until time is up."""
     vol_span: Annotated[int, Field(ge=2)] = 50
+    """Bars over which the volatility is weighted: the newest by 2 / (span + 1)."""
     vol_method: Literal["atr", "close"] = "atr"
+    """Mean range, or deviation of returns."""
     compute_weights: bool = False
+    """Whether labels that share bars with others count for less."""
     cusum_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """A sum of logarithmic returns; 0 or below: by the volatility. None: every bar is labelled."""
     cusum_multiplier: Multiplier = 0.5
+    """Deviations of returns, where the threshold follows from the volatility."""
 
     @property
     def horizon_bars(self) -> int:

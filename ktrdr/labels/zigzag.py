@@ -42,6 +42,7 @@ class ZigZag(LabelSource):
     }
 
     zigzag_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """How far a close must be back from the extreme to turn the leg, as a share of it."""
 
     @property
     def horizon_bars(self) -> int:

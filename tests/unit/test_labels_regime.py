@@ -126,6 +126,18 @@ def test_a_trend_needs_its_share_of_steps_that_go_on(tolerance: float, label: in
     assert labels == dict.fromkeys(range(2, 8), (label, 10))
 
 
+@pytest.mark.parametrize(("next_close", "label"), [(110.0, RANGING), (103.0, UP)])
+def test_a_leg_is_known_only_when_its_steps_are_too(next_close: float, label: int) -> None:
+    heights = [100.0, 100.0, 110.0, 105.0, 116.0, 104.0, 118.0, 116.0, 104.9, *[next_close] * 3]
+    bars = stairs(heights)
+    # A wide bar at the top: that the close is far above the last low, 104, is less than it takes for a step.
+    bars.iloc[6, bars.columns.get_loc("high")] = 160.0
+    # Bar 8 ends the leg, but only bar 9 tells whether 104, lower than the low before, was the end of a step.
+    parameters = {"macro_atr_mult": 1.2, "micro_atr_mult": 0.5, "atr_period": 2, "vol_lookback": 2}
+    labels = compute("regime", bars, progression_tolerance=0.6, vol_crisis_threshold=99, **parameters)
+    assert [labels[at] for at in range(2, 6)] == [(label, 9)] * 4
+
+
 def test_bars_before_a_crisis_are_volatile_whatever_their_leg() -> None:
     calm = [100 + at * 0.1 + (at % 2) * 0.3 for at in range(40)]
     crisis = [108, 100, 109, 99, 110, 98, 90, 80]

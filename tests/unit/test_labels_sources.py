@@ -48,7 +48,7 @@ def test_every_source_is_tested() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12)
 @given(cut=st.integers(0, 149), seed=st.integers(0, 2**32 - 1))
 def test_nothing_after_the_bar_at_which_a_label_is_known_can_change_it(
     source: LabelSource, random_bars: MakeBars, cut: int, seed: int
@@ -63,7 +63,7 @@ def test_nothing_after_the_bar_at_which_a_label_is_known_can_change_it(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12)
 @given(rows=st.integers(40, 150), seed=st.integers(0, 2**32 - 1))
 def test_bars_that_end_when_a_label_is_known_give_the_same_label(
     source: LabelSource, random_bars: MakeBars, rows: int, seed: int
