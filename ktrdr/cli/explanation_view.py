@@ -22,8 +22,11 @@ def print_explanation(explanation: "Explanation", source: str) -> None:
     out.print(Text("\nFeatures, in the order of the network's inputs", style="bold"))
     listing = table("#", "feature", "what it is", "normalization", ">first bar")
     for number, feature in enumerate(explanation.features, 1):
+        formula = feature.formula
+        if feature.context is not None:
+            formula += f", once {feature.context_rows} rows of it are known"
         listing.add_row(
-            str(number), feature.feature_id, feature.formula, feature.normalization, str(feature.first_bar)
+            str(number), feature.feature_id, formula, feature.normalization, str(feature.first_bar)
         )
     out.print(listing)
     base = explanation.bars.base_timeframe
@@ -47,6 +50,7 @@ def _bars(explanation: "Explanation") -> list[tuple[str, object]]:
         ("timeframe", f"{bars.base_timeframe}{beside}"),
         ("from", bars.start or "the first there is"),
         ("to", bars.end or "the last there is"),
+        ("context", ", ".join(bars.context) or None),
         ("needs", f"at least {bars.at_least:,} bars of {bars.base_timeframe}"),
     ]
 

@@ -20,6 +20,8 @@ class BarsExplained:
     start: str | None
     """None: the first there is."""
     end: str | None
+    context: Sequence[str]
+    """Series beside the bars that the features need."""
     at_least: int
     """Bars of the base timeframe without which training is refused; labels may need some more."""
 
@@ -34,6 +36,10 @@ class FeatureExplained:
     normalization: str
     first_bar: int
     """Bars of the base timeframe before the first that has it, where no bar is missing."""
+    context: str | None = None
+    """The series of ``context_data`` that it is computed on; None for bars."""
+    context_rows: int = 0
+    """Rows of that series that must have been known before the first bar."""
 
 
 @dataclass(frozen=True, slots=True)

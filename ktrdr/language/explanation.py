@@ -40,6 +40,7 @@ def explain(parsed: ParsedStrategy) -> Explanation:
             base_timeframe=strategy.base_timeframe,
             start=strategy.start,
             end=strategy.end,
+            context=plan.context_sources,
             at_least=first_bar + network.window - 1 + rows + label.horizon_bars,
         ),
         features=features,
@@ -71,9 +72,13 @@ def _feature(plan: FeaturePlan, column: FeatureColumn) -> FeatureExplained:
     formula = written(INDICATORS.name_of(type(indicator)), indicator)
     if column.output:
         formula += f".{column.output}"
+    source = plan.sources.get(column.indicator_id)
+    if source is not None:
+        formula += f" on {source}"
     if column.membership is not None:
         formula = f"{written(MEMBERSHIPS.name_of(type(column.membership)), column.membership)} of {formula}"
-    closes_after = Timeframe.parse(column.timeframe).duration * (indicator.warmup_bars + 1)
+    bars = 1 if source is not None else indicator.warmup_bars + 1
+    closes_after = Timeframe.parse(column.timeframe).duration * bars
     return FeatureExplained(
         feature_id=column.feature_id,
         timeframe=column.timeframe,
@@ -81,6 +86,8 @@ def _feature(plan: FeaturePlan, column: FeatureColumn) -> FeatureExplained:
         normalization=column.normalization,
         # The first row that closes no earlier than the bar with the first value.
         first_bar=-(-closes_after // Timeframe.parse(plan.base_timeframe).duration) - 1,
+        context=source,
+        context_rows=indicator.warmup_bars + 1 if source is not None else 0,
     )
 
 

@@ -105,6 +105,16 @@ def test_it_says_features_in_order_with_their_formulas() -> None:
     assert (explanation.label.source, explanation.label.horizon_bars) == ("triple_barrier", 24)
 
 
+def test_a_feature_of_a_series_beside_the_bars_says_so_and_waits_for_no_bar() -> None:
+    _, explanation = read("eurusd_context")
+    by_id = {each.feature_id: each for each in explanation.features}
+    positions = by_id["1h_positions_balanced"]
+    assert positions.formula.endswith("of sma(period=3, source=close) on cot_DEMO_net_pct")
+    assert (positions.context, positions.context_rows, positions.first_bar) == ("cot_DEMO_net_pct", 3, 0)
+    assert explanation.bars.context[0].startswith("yield_spread_")
+    assert explanation.first_bar == by_id["1h_rsi_low"].first_bar == 14
+
+
 def test_the_command_prints_it_for_people_and_for_scripts() -> None:
     file = str(STRATEGIES / "googl_daily.yaml")
     said = CliRunner().invoke(app, ["strategies", "explain", file, "--set", "training.analytics=true"])
