@@ -36,6 +36,7 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
 	@$(BIN)/python -m ktrdr.events.schemas --check schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi --check schemas
 	@$(BIN)/python -m ktrdr.backend.api.openapi --check schemas
+	@$(BIN)/python -m ktrdr.language.schema --check schemas
 
 .PHONY: fix
 fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
@@ -43,10 +44,11 @@ fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
 	@$(BIN)/ruff format .
 
 .PHONY: schemas
-schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes and the routes of the API
+schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes, the routes of the API and the strategy language
 	@$(BIN)/python -m ktrdr.events.schemas schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 	@$(BIN)/python -m ktrdr.backend.api.openapi schemas
+	@$(BIN)/python -m ktrdr.language.schema schemas
 
 .PHONY: chaos
 chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fails; SEED=1 JOBS=200 SECONDS=300

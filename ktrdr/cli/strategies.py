@@ -1,5 +1,6 @@
 """`ktrdr strategies`: what can be trained, whether it is right, and what it means."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,12 +16,12 @@ from ktrdr.cli.output import (
     reporting_errors,
     table,
 )
-from ktrdr.cli.settings import installation_for
+from ktrdr.cli.settings import installation_for, settings_for
 
 if TYPE_CHECKING:
     from ktrdr.client.port import StrategyEntry
 
-app = typer.Typer(help="Strategies: list, validate, explain.", no_args_is_help=True)
+app = typer.Typer(help="Strategies: list, validate, explain, schema.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -112,6 +113,34 @@ def explain(
         print_json(asdict(explanation))
     else:
         print_explanation(explanation, strategy)
+
+
+@app.command()
+def schema(
+    context: typer.Context,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it there instead of printing it.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of strategy files, by which an editor completes and checks them.
+
+    Plug-ins that are installed here are in it.
+    """
+    with reporting_errors():
+        settings_for(context)
+        from ktrdr.errors import SettingsError
+        from ktrdr.language.schema import as_text, language_schema
+
+        text = as_text(language_schema())
+        if output is None:
+            typer.echo(text, nl=False)
+            return
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"{output} cannot be written: {error.strerror}.", fix="Name another file."
+            ) from error
 
 
 def _as_json(entry: "StrategyEntry") -> dict[str, object]:

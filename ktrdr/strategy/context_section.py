@@ -64,9 +64,10 @@ class _CotSection(_EntrySection):
     report: _SeriesName
 
 
-_SECTIONS: Mapping[str, type[_EntrySection]] = dict(
+CONTEXT_SECTIONS: Mapping[str, type[_EntrySection]] = dict(
     zip(PROVIDERS, (_CotSection, _FredSection, _SymbolSection), strict=True)
 )
+"""Provider → what an entry of it may say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _entry(
     if not isinstance(item, dict) or "provider" not in item:
         findings.problem(path, f"must be a mapping with a provider, one of: {', '.join(PROVIDERS)}")
         return None
-    model = _SECTIONS.get(str(item["provider"]))
+    model = CONTEXT_SECTIONS.get(str(item["provider"]))
     if model is None:
         findings.unknown((*path, "provider"), "provider", str(item["provider"]), PROVIDERS)
         return None
