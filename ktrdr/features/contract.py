@@ -1,11 +1,12 @@
 """Does an indicator or a membership keep what its base class promises? For plug-ins, and for our own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ktrdr.errors import PluginError
 from ktrdr.features.indicators import Indicator
 from ktrdr.features.memberships import Membership
 from ktrdr.market.bars import Bars
@@ -26,6 +27,33 @@ class Fault:
         return f"The output '{self.output}' {self.message}." if self.output else f"The result {self.message}."
 
 
+def require_sound(outputs: Mapping[str, FloatArray], indicator: Indicator, bars: int) -> None:
+    """Check what can be seen of an indicator's outputs alone, before features are made of them.
+
+    Args:
+        outputs: what it made of the bars.
+        indicator: any, also of a plug-in.
+        bars: how many there were.
+
+    Raises:
+        PluginError: says what is wrong first.
+    """
+    fault = _wrong_names(outputs, indicator) or next(
+        (
+            Fault(name, message)
+            for name, values in outputs.items()
+            if (message := _wrong_array(values, bars)) is not None
+        ),
+        None,
+    )
+    if fault is not None:
+        kind = type(indicator)
+        raise PluginError(
+            f"The indicator {kind.__module__}.{kind.__qualname__} breaks its contract. {fault}",
+            fix="Correct it; `ktrdr.features.indicators.Indicator` says what is expected.",
+        )
+
+
 def indicator_faults(indicator: Indicator, bars: Bars) -> tuple[Fault, ...]:
     """Return what an indicator does otherwise than `Indicator` says.
 
@@ -37,10 +65,8 @@ def indicator_faults(indicator: Indicator, bars: Bars) -> tuple[Fault, ...]:
         raise ValueError(f"{indicator.warmup_bars} bars of warm-up need more than {len(bars)} bars")
     given = bars.copy()
     outputs = indicator.compute(given)
-    names = indicator.outputs or ("",)
-    if tuple(outputs) != names:
-        declared = ", ".join(indicator.outputs) or "one without a name"
-        return (Fault("", f"has the outputs {', '.join(outputs) or 'none'}; declared: {declared}"),)
+    if wrong := _wrong_names(outputs, indicator):
+        return (wrong,)
     faults = [
         Fault(name, message)
         for name, values in outputs.items()
@@ -77,12 +103,23 @@ def membership_faults(membership: Membership, values: FloatArray) -> tuple[Fault
     return tuple(Fault("", message) for message in messages)
 
 
-def _faults_of_output(values: object, bars: int, warmup_bars: int) -> Iterator[str]:
+def _wrong_names(outputs: Mapping[str, FloatArray], indicator: Indicator) -> Fault | None:
+    if tuple(outputs) == (indicator.outputs or ("",)):
+        return None
+    declared = ", ".join(indicator.outputs) or "one without a name"
+    given = ", ".join(name or "one without a name" for name in outputs) or "none"
+    return Fault("", f"has the outputs {given}; declared: {declared}")
+
+
+def _wrong_array(values: object, bars: int) -> str | None:
     if not isinstance(values, np.ndarray) or values.shape != (bars,):
-        yield f"is not an array with one value for each of the {bars} bars"
-        return
-    if values.dtype != np.float64:
-        yield f"is {values.dtype}, not float64"
+        return f"is not an array with one value for each of the {bars} bars"
+    return None if values.dtype == np.float64 else f"is {values.dtype}, not float64"
+
+
+def _faults_of_output(values: FloatArray, bars: int, warmup_bars: int) -> Iterator[str]:
+    if (message := _wrong_array(values, bars)) is not None:
+        yield message
         return
     defined = ~np.isnan(values)
     first = int(defined.argmax()) if defined.any() else None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktrdr.errors import DataError
+from ktrdr.errors import DataError, PluginError
 from ktrdr.features.compute import (
     FeatureMatrix,
     Output,
@@ -179,6 +179,35 @@ def test_the_future_changes_no_feature_of_the_past(random_bars: MakeBars, cut: i
     past = compute(bars)[:cut]
     np.testing.assert_array_equal(compute(bars.iloc[:cut]), past)
     np.testing.assert_array_equal(compute(scrambled)[:cut], past)
+
+
+class Doubled(Counting):
+    """Twice the close, or something that is no indicator."""
+
+    result: ClassVar[object] = None
+
+    def compute(self, bars: pd.DataFrame) -> Mapping[str, npt.NDArray[np.float64]]:
+        return {"": 2 * bars["close"].to_numpy() if self.result is None else self.result}
+
+
+@pytest.mark.parametrize("price", [2e38, 1e308])
+def test_an_indicator_that_is_more_than_a_feature_can_be_is_an_error(
+    price: float, random_bars: MakeBars
+) -> None:
+    bars = random_bars(30)
+    bars.iloc[7, bars.columns.get_loc("close")] = price
+    plan = FeaturePlan("1h", {"double": Doubled()}, (raw("1h", "double"),))
+    with np.errstate(over="ignore"), pytest.raises(DataError, match=r"'double' is .* at 2020-01-01T07:00"):
+        compute_indicators(plan, {"1h": bars}, go_on)
+
+
+def test_an_indicator_that_breaks_its_contract_is_named(random_bars: MakeBars) -> None:
+    class Broken(Doubled):
+        result: ClassVar[object] = np.ones(3)
+
+    plan = FeaturePlan("1h", {"broken": Broken()}, (raw("1h", "broken"),))
+    with pytest.raises(PluginError, match=r"Broken breaks its contract\. The result is not an array"):
+        compute_indicators(plan, {"1h": random_bars(30)}, go_on)
 
 
 def test_a_check_that_raises_stops_either_step(eurusd: pd.DataFrame) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ktrdr.features.contract import indicator_faults, membership_faults
+from ktrdr.errors import PluginError
+from ktrdr.features.contract import indicator_faults, membership_faults, require_sound
 from ktrdr.features.indicators import INDICATORS, Indicator
 from ktrdr.features.memberships import MEMBERSHIPS, Gaussian, Membership
 
@@ -97,6 +98,21 @@ def test_the_output_of_several_that_is_at_fault_is_named(random_bars: MakeBars) 
 def test_no_more_bars_than_the_warm_up_cannot_show_anything(random_bars: MakeBars) -> None:
     with pytest.raises(ValueError, match="14 bars of warm-up need more than 14 bars"):
         indicator_faults(INDICATORS.get("rsi")(), random_bars(14))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"line": np.ones(30)}, "The result has the outputs line; declared: one without a name."),
+        ({"": np.ones(29)}, "The result is not an array with one value for each of the 30 bars."),
+        ({"": np.ones(30, dtype=np.float32)}, "The result is float32, not float64."),
+    ],
+)
+def test_nothing_is_made_of_outputs_that_are_not_what_they_should_be(
+    outputs: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(PluginError, match=rf"\.Rsi breaks its contract\. {message} Correct it; `ktrdr"):
+        require_sound(outputs, INDICATORS.get("rsi")(), 30)
 
 
 class Scaled(Gaussian):
