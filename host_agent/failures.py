@@ -8,6 +8,7 @@ from ktrdr.errors import (
     BlobError,
     DataError,
     DivergedError,
+    PluginError,
     RunnerCrashedError,
     StorageFullError,
     StrategyError,
@@ -36,7 +37,7 @@ def ending_of(error: BaseException, *, epoch: int = 0) -> Ending:
 def cause_of(error: BaseException) -> FailureCause:
     """Return the cause; what is not foreseen is a defect."""
     match error:
-        case StrategyError() | UnknownNameError():
+        case StrategyError() | UnknownNameError() | PluginError():
             return FailureCause.STRATEGY_ERROR
         case DataError():
             return FailureCause.DATA_ERROR

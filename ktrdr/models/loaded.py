@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from ktrdr.errors import DataError, ModelCorruptError, ModelNotFoundError, StrategyError
+from ktrdr.errors import DataError, ModelCorruptError, ModelNotFoundError, PluginError, StrategyError
 from ktrdr.features.compute import compute_features, compute_indicators, drop_warmup
 from ktrdr.features.normalization import Scaling, apply_scalings
 from ktrdr.features.windows import Windows, complete_windows
@@ -24,6 +24,7 @@ from ktrdr.market.validation import validate
 from ktrdr.models.bundle import METADATA_FILE, STRATEGY_FILE, WEIGHTS_FILE
 from ktrdr.models.inference import predict
 from ktrdr.models.metadata import METADATA_VERSION, ModelMetadata
+from ktrdr.plugins import installed_plugins
 from ktrdr.strategy import parse_strategy
 from ktrdr.strategy.strategy import Strategy
 
@@ -149,10 +150,12 @@ def load_model(path: Path | str) -> LoadedModel:
 
     Raises:
         ModelNotFoundError: there is no model.
+        PluginError: a plug-in that it is made of is not installed.
         ModelCorruptError: its files are not what was persisted.
     """
     directory = Path(path)
     metadata = _read_metadata(directory)
+    _require_plugins(directory, metadata)
     strategy = _read_strategy(directory, metadata)
     weights = _read(directory, WEIGHTS_FILE)
     _require_hash(directory, WEIGHTS_FILE, weights, metadata.weights_sha256)
@@ -211,6 +214,16 @@ def _read_metadata(directory: Path) -> ModelMetadata:
             fix="Load it with the version of ktrdr that made it.",
         )
     return metadata
+
+
+def _require_plugins(directory: Path, metadata: ModelMetadata) -> None:
+    for plugin in metadata.plugins:
+        if not any(each.name.lower() == plugin.name for each in installed_plugins(plugin.group)):
+            raise PluginError(
+                f"The model in {directory} needs '{plugin.name}' ({plugin.group}) of {plugin.distribution} "
+                f"{plugin.version}, which is not installed.",
+                fix=f"Install {plugin.distribution}=={plugin.version} where ktrdr is installed.",
+            )
 
 
 def _read_strategy(directory: Path, metadata: ModelMetadata) -> Strategy:

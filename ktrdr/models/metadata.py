@@ -91,6 +91,15 @@ class Versions(_Record):
     ta_lib: str
 
 
+class PluginRecord(_Record):
+    """An implementation of another distribution, without which the model cannot be used."""
+
+    group: str
+    name: str
+    distribution: str
+    version: str
+
+
 class ModelMetadata(_Record):
     """Everything about a model that is not a weight."""
 
@@ -142,3 +151,5 @@ class ModelMetadata(_Record):
     device: str
     threads: int
     versions: Versions
+    plugins: tuple[PluginRecord, ...] = ()
+    """Indicators, memberships, labels, networks and losses that are not ktrdr's own."""

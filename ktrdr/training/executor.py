@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import DataError
+from ktrdr.errors import DataError, StrategyError
 from ktrdr.events.references import DatasetKind
 from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indicators, drop_warmup
 from ktrdr.features.normalization import apply_scalings, fit_scalings
@@ -83,7 +83,14 @@ def _train(
 ) -> TrainedModel:
     with reporter.stage(Stage.LOAD) as note:
         source = f"{job.strategy_name}.yaml"
-        parsed = parse_strategy(job.strategy_yaml, source=source, overrides=job.overrides)
+        try:
+            parsed = parse_strategy(job.strategy_yaml, source=source, overrides=job.overrides)
+        except StrategyError as error:
+            error.fix = (
+                "If it is right where it was asked for, this machine lacks a plug-in that is installed "
+                "there, or has another version of ktrdr."
+            )
+            raise
         strategy = parsed.strategy
         plan, classes, loss = strategy.feature_plan, strategy.label.classes, strategy.training.loss
         bars = {symbol: _read_bars(job, strategy, symbol, reporter) for symbol in strategy.symbols}

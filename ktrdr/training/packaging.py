@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Literal
 
@@ -30,10 +30,12 @@ from ktrdr.models.metadata import (
     FeatureRecord,
     ModelMetadata,
     NormalizationRecord,
+    PluginRecord,
     SplitPart,
     SplitRecord,
     Versions,
 )
+from ktrdr.strategy.plugins_used import plugins_used
 from ktrdr.strategy.strategy import ParsedStrategy
 from ktrdr.training.class_balance import ClassBalance
 from ktrdr.training.evaluation import Evaluation
@@ -182,6 +184,7 @@ def _metadata(training: FinishedTraining, weights_sha256: str) -> ModelMetadata:
             pandas=version("pandas"),
             ta_lib=version("TA-Lib"),
         ),
+        plugins=tuple(PluginRecord(**asdict(plugin)) for plugin in plugins_used(strategy)),
     )
 
 

@@ -13,6 +13,7 @@ from ktrdr.errors import (
     DataError,
     DivergedError,
     OutOfMemoryError,
+    PluginError,
     Problem,
     RunnerCrashedError,
     StorageFullError,
@@ -27,6 +28,7 @@ from ktrdr.events.causes import FailureCause
     ("error", "cause"),
     [
         (StrategyError("a.yaml", [Problem("indicators", "is missing")]), FailureCause.STRATEGY_ERROR),
+        (PluginError("It lacks compute."), FailureCause.STRATEGY_ERROR),
         (UnknownNameError("indicator", "rsj", ["rsi"], "rsi"), FailureCause.STRATEGY_ERROR),
         (DataError("too few bars"), FailureCause.DATA_ERROR),
         (DivergedError(), FailureCause.TRAINING_DIVERGED),

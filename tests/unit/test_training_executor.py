@@ -421,7 +421,7 @@ def refused(of: TrainingJob, error: type[Exception], match: str) -> Exception:
 
 def test_a_wrong_strategy_is_refused(bars: pd.DataFrame, tmp_path: Path) -> None:
     wrong = MOMENTUM.replace("type: rsi", "type: rssi")
-    refused(job(bars, tmp_path, wrong), StrategyError, "eurusd_momentum.yaml:.*rssi")
+    refused(job(bars, tmp_path, wrong), StrategyError, "(?s)eurusd_momentum.yaml:.*rssi.*lacks a plug-in")
 
 
 def test_data_of_another_symbol_is_refused(bars: pd.DataFrame, tmp_path: Path) -> None:

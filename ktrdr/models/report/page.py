@@ -246,7 +246,8 @@ def _indicators(metadata: ModelMetadata) -> tuple[IndicatorLine, ...]:
 
 def _versions(metadata: ModelMetadata) -> tuple[tuple[str, str], ...]:
     titles = {"ktrdr": "ktrdr", "python": "Python", "torch": "PyTorch", "numpy": "NumPy", "ta_lib": "TA-Lib"}
-    return tuple((titles.get(name, name), str(version)) for name, version in metadata.versions)
+    own = [(titles.get(name, name), str(version)) for name, version in metadata.versions]
+    return (*own, *sorted({(plugin.distribution, plugin.version) for plugin in metadata.plugins}))
 
 
 _YAML_LINE = re.compile(
