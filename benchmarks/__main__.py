@@ -14,7 +14,7 @@ from benchmarks.measure import Result
 from ktrdr.logs import configure_logging
 
 _ALL = (
-    *("executor", "features", "event_path", "start_up"),
+    *("executor", "epochs", "features", "event_path", "start_up"),
     *("publishing", "accepting", "jobs", "scaling", "progress", "cancelling", "large_model", "presence"),
     *("posting", "watching", "health", "listing", "memory"),
 )

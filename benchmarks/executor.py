@@ -9,7 +9,7 @@ import torch
 from pydantic import JsonValue
 
 from benchmarks.measure import Result, alternate
-from benchmarks.plain_loop import train_plainly
+from benchmarks.plain_loop import plain_mlp, train_plainly
 from benchmarks.sample import job
 from ktrdr.training.cancellation import ManualCancellation
 from ktrdr.training.executor import TrainingExecutor
@@ -42,11 +42,11 @@ def measure() -> list[Result]:
 
         def plain() -> None:
             train_plainly(
+                lambda: plain_mlp(len(rows.features), (64, 32)),
                 inputs,
                 targets,
                 validation_inputs,
                 validation_targets,
-                hidden=(64, 32),
                 epochs=_EPOCHS,
                 batch_size=32,
                 gamma=2.0,

@@ -1,28 +1,34 @@
 """The baseline of the executor: the loop that one writes by hand in PyTorch, on the same tensors."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
+def plain_mlp(inputs: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return Linear, ReLU and Dropout for each hidden layer, then Linear to three classes."""
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU(), nn.Dropout(0.2)]
+        inputs = units
+    return nn.Sequential(*layers, nn.Linear(inputs, 3))
+
+
 def train_plainly(
+    make: Callable[[], nn.Module],
     inputs: torch.Tensor,
     targets: torch.Tensor,
     validation_inputs: torch.Tensor,
     validation_targets: torch.Tensor,
     *,
-    hidden: tuple[int, ...],
     epochs: int,
     batch_size: int,
     gamma: float,
 ) -> None:
-    """Train an MLP with Adam, focal loss, dropout and gradient clipping; validate after each epoch."""
-    layers: list[nn.Module] = []
-    width = inputs.shape[1]
-    for units in hidden:
-        layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(0.2)]
-        width = units
-    model = nn.Sequential(*layers, nn.Linear(width, 3))
+    """Train with Adam, focal loss and gradient clipping; validate after each epoch."""
+    model = make()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
     weights = len(targets) / (3 * torch.bincount(targets, minlength=3).float())
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=batch_size, shuffle=True)
