@@ -15,7 +15,7 @@ class TransformerModule(nn.Module):
         self.embed = nn.Linear(inputs, hidden)
         self.positions = nn.Parameter(torch.empty(network.sequence_length, hidden))
         nn.init.normal_(self.positions, std=0.02)
-        self.layers = nn.Sequential(*(_Layer(network) for _ in range(network.num_layers)))
+        self.layers = nn.ModuleList(_Layer(network) for _ in range(network.num_layers))
         self.norm = nn.LayerNorm(hidden)
         self.output = nn.Linear(hidden, outputs)
 
@@ -23,7 +23,12 @@ class TransformerModule(nn.Module):
         """From (batch, window, feature), or (batch, feature) for a window of one, to (batch, output)."""
         if inputs.dim() == 2:
             inputs = inputs.unsqueeze(1)
-        rows = self.layers(self.embed(inputs) + self.positions)  # (batch, window, hidden)
+        rows = self.embed(inputs) + self.positions  # (batch, window, hidden)
+        *layers, last = self.layers
+        for layer in layers:
+            rows = layer(rows, rows.shape[1])
+        # Nobody looks at what the last layer makes of the other rows.
+        rows = last(rows, 1)
         outputs: Tensor = self.output(self.norm(rows[:, -1]))
         return outputs
 
@@ -43,8 +48,10 @@ class _Layer(nn.Module):
         )
         self.dropout = nn.Dropout(network.dropout)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        rows = rows + self.dropout(self.attention(self.attention_norm(rows)))
+    def forward(self, rows: Tensor, wanted: int) -> Tensor:
+        """From (batch, window, hidden) to the last ``wanted`` rows: (batch, wanted, hidden)."""
+        seen = self.attention(self.attention_norm(rows), wanted)
+        rows = rows[:, -wanted:] + self.dropout(seen)
         added: Tensor = self.dropout(self.feedforward(self.feedforward_norm(rows)))
         return rows + added
 
@@ -55,15 +62,18 @@ class _Attention(nn.Module):
     def __init__(self, network: Transformer) -> None:
         super().__init__()
         self._heads = network.num_heads
-        self.queries_keys_values = nn.Linear(network.hidden_size, 3 * network.hidden_size)
+        self.queries = nn.Linear(network.hidden_size, network.hidden_size)
+        self.keys_values = nn.Linear(network.hidden_size, 2 * network.hidden_size)
         self.dropout = nn.Dropout(network.dropout)
         self.output = nn.Linear(network.hidden_size, network.hidden_size)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, wanted: int) -> Tensor:
         batch, window, hidden = rows.shape
-        parts = self.queries_keys_values(rows).view(batch, window, 3, self._heads, hidden // self._heads)
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (batch, head, window, size)
-        scores = queries @ keys.transpose(2, 3) * (hidden // self._heads) ** -0.5
+        size = hidden // self._heads
+        queries = self.queries(rows[:, -wanted:]).view(batch, wanted, self._heads, size).transpose(1, 2)
+        both = self.keys_values(rows).view(batch, window, 2, self._heads, size)
+        keys, values = both.permute(2, 0, 3, 1, 4)  # each (batch, head, window, size)
+        scores = queries @ keys.transpose(2, 3) * size**-0.5  # (batch, head, wanted, window)
         seen = self.dropout(scores.softmax(3)) @ values
-        mixed: Tensor = self.output(seen.transpose(1, 2).reshape(batch, window, hidden))
+        mixed: Tensor = self.output(seen.transpose(1, 2).reshape(batch, wanted, hidden))
         return mixed

@@ -191,20 +191,19 @@ def transformer_by_definition(w: dict[str, FloatArray], rows: FloatArray, heads:
     states = [linear("embed", row) + w["positions"][at] for at, row in enumerate(rows)]
     size = len(states[0]) // heads
     for layer in ("layers.0", "layers.1"):
-        parts = [
-            linear(f"{layer}.attention.queries_keys_values", norm(f"{layer}.attention_norm", state))
-            for state in states
-        ]
+        normed = [norm(f"{layer}.attention_norm", state) for state in states]
+        queries = [linear(f"{layer}.attention.queries", row) for row in normed]
+        both = [np.split(linear(f"{layer}.attention.keys_values", row), 2) for row in normed]
         attended = []
-        for part in parts:
+        for asking in queries:
             seen = []
             for head in range(heads):
                 of_head = slice(head * size, (head + 1) * size)
-                query = np.split(part, 3)[0][of_head]
-                keys = [np.split(other, 3)[1][of_head] for other in parts]
-                values = [np.split(other, 3)[2][of_head] for other in parts]
-                scores = np.exp([query @ key / math.sqrt(size) for key in keys])
-                seen.append(sum(s / scores.sum() * v for s, v in zip(scores, values, strict=True)))
+                scores = np.exp([asking[of_head] @ key[of_head] / math.sqrt(size) for key, _ in both])
+                shares = scores / scores.sum()
+                seen.append(
+                    sum(share * value[of_head] for share, (_, value) in zip(shares, both, strict=True))
+                )
             attended.append(linear(f"{layer}.attention.output", np.concatenate(seen)))
         states = [state + more for state, more in zip(states, attended, strict=True)]
         for at, state in enumerate(states):
