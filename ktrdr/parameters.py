@@ -16,3 +16,7 @@ class Parameters(BaseModel):
 
     ignored_names: ClassVar[Mapping[str, str]] = {}
     """Names that older strategy files use → why they have no effect; left out with a warning."""
+
+    def without_effect(self) -> Mapping[str, str]:
+        """Return the parameters that were given and that nothing reads beside the others → why."""
+        return {}

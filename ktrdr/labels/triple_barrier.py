@@ -83,6 +83,14 @@ class TripleBarrier(LabelSource):
     cusum_multiplier: Multiplier = 0.5
     """Deviations of returns, where the threshold follows from the volatility."""
 
+    def without_effect(self) -> Mapping[str, str]:
+        """The multiplier is for a threshold by the volatility."""
+        if "cusum_multiplier" not in self.model_fields_set or (
+            self.cusum_threshold is not None and self.cusum_threshold <= 0
+        ):
+            return {}
+        return {"cusum_multiplier": "it takes a cusum_threshold of 0 or below"}
+
     @property
     def horizon_bars(self) -> int:
         """The holding period; many labels are known sooner."""

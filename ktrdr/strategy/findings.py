@@ -115,10 +115,13 @@ class Findings:
             else:
                 known[key] = value
         try:
-            return implementation.model_validate(known)
+            made = implementation.model_validate(known)
         except ValidationError as error:
             self._add(error, path, implementation)
             return None
+        for key, reason in made.without_effect().items():
+            self.warning((*path, key), f"has no effect: {reason}")
+        return made
 
     def _add(self, error: ValidationError, path: Path, model: type[BaseModel]) -> None:
         for detail in error.errors(include_url=False):

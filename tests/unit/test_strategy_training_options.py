@@ -159,7 +159,7 @@ def test_a_network_of_windows(model_type: str) -> None:
 def test_what_is_wrong_with_an_architecture_is_told_at_its_place() -> None:
     found = problems(model={"type": "lstm", "architecture": {"sequence_length": [20], "hiden_size": 64}})
     assert found == [
-        ("model.architecture.sequence_length", "must be a valid integer", None),
+        ("model.architecture.sequence_length", "must be a whole number", None),
         (
             "model.architecture.hiden_size",
             "unknown key; allowed: sequence_length, hidden_size, num_layers, dropout",
@@ -215,6 +215,16 @@ def test_what_is_wrong_with_labels_is_told_at_its_place() -> None:
             None,
         )
     ]
+
+
+@pytest.mark.parametrize(("threshold", "heard"), [(None, False), (0.01, False), (0, True), (-1, True)])
+def test_a_multiplier_without_a_threshold_by_the_volatility_is_a_warning(
+    threshold: float | None, heard: bool
+) -> None:
+    labels = {"source": "triple_barrier", "cusum_threshold": threshold, "cusum_multiplier": 0.7}
+    warnings = [(warning.path, warning.message) for warning in parse(training__labels=labels).warnings]
+    said = "has no effect: it takes a cusum_threshold of 0 or below"
+    assert warnings == ([] if heard else [("--set training.labels.cusum_multiplier", said)])
 
 
 def test_names_of_labels_that_had_no_effect_have_none_with_a_warning() -> None:
