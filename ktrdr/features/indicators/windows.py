@@ -25,12 +25,18 @@ def total(values: FloatArray, period: int) -> FloatArray:
     """Return the sum of ``period`` values; NaN until there are so many.
 
     TA-Lib adds the value that comes and takes away the one that goes, which leaves what was rounded in
-    between: it is not 0 again, and the ratio of two such rests is anything. Here the sum of zeros is 0.
+    between: the sum of zeros is not 0 again, and the ratio of two such rests is anything. Here nothing is taken
+    away: each window is the end of one block of ``period`` values and the beginning of the next.
     """
-    if period == 1:
-        return values
-    sums = talib.SUM(values, timeperiod=period)
-    sums[talib.MAX(np.abs(values), timeperiod=period) == 0] = 0.0
+    if period == 1 or len(values) < period:
+        return values if period == 1 else np.full(len(values), np.nan)
+    blocks = np.zeros((-(-len(values) // period), period))
+    blocks.reshape(-1)[: len(values)] = values
+    sums = np.cumsum(blocks, axis=1).reshape(-1)[: len(values)]
+    ends = np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1]
+    ends[:, 0] = 0.0  # a window that is a block has no other part
+    sums[period - 1 :] += ends.reshape(-1)[: len(values) - period + 1]
+    sums[: period - 1] = np.nan
     return sums
 
 
