@@ -1,4 +1,4 @@
-"""Rolling windows by TA-Lib, also of one bar, and exact where it leaves a rest."""
+"""Rolling windows, also of one bar: by TA-Lib, but for sums, in which it leaves a rest."""
 
 import numpy as np
 import talib
@@ -25,8 +25,8 @@ def total(values: FloatArray, period: int) -> FloatArray:
     """Return the sum of ``period`` values; NaN until there are so many.
 
     TA-Lib adds the value that comes and takes away the one that goes, which leaves what was rounded in
-    between: the sum of zeros is not 0 again, and the ratio of two such rests is anything. Here nothing is taken
-    away: each window is the end of one block of ``period`` values and the beginning of the next.
+    between: the sum of zeros is not 0 again, and the ratio of two such rests is anything. Here nothing is
+    taken away: each window is the end of one block of ``period`` values and the beginning of the next.
     """
     if period == 1 or len(values) < period:
         return values if period == 1 else np.full(len(values), np.nan)
