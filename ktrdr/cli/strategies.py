@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ktrdr.cli import leakage
 from ktrdr.cli.output import (
     EXIT_FAILED,
     JsonOption,
@@ -21,7 +22,10 @@ from ktrdr.cli.settings import installation_for, settings_for
 if TYPE_CHECKING:
     from ktrdr.client.port import StrategyEntry
 
-app = typer.Typer(help="Strategies: list, validate, explain, schema.", no_args_is_help=True)
+app = typer.Typer(help="Strategies: list, validate, explain, check-leakage, schema.", no_args_is_help=True)
+
+
+app.command("check-leakage")(leakage.check_leakage)
 
 
 @app.command("list")
