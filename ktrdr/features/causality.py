@@ -3,11 +3,12 @@
 What a training learns from a value that later bars decide looks splendid, and is worth nothing on the day.
 So whatever becomes an input of a network is tried: it is computed again from the bars up to some bar alone,
 and once more with other bars after that one. A value at or before it that is not the same has seen them.
+Of all features of a strategy at once, see `ktrdr.features.feature_causality`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ktrdr.features.normalization import ScalingMethod, fit_scaling
 from ktrdr.market.bars import Bars
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
 Computation: TypeAlias = Callable[[Bars], Mapping[str, FloatArray]]
 """From bars to arrays by name, each with one value per bar; what `Indicator.compute` is."""
 
@@ -62,6 +64,15 @@ class Leak:
         )
 
 
+class Trial(NamedTuple):
+    """What was computed with another future."""
+
+    cut: int
+    """Bars that were left as they were."""
+    future: Literal["removed", "replaced"]
+    outputs: Mapping[str, Array]
+
+
 def find_leaks(
     compute: Computation,
     bars: Bars,
@@ -81,26 +92,27 @@ def find_leaks(
         seed: of the bars that replace the later ones.
         tolerance: see `TOLERANCE`; 0 asks for the same to the last bit.
     """
-    whole = compute(bars.copy())
     random = np.random.default_rng(seed)
+
+    def trials() -> Iterator[Trial]:
+        for cut in sorted(set(cuts)):
+            if not 0 < cut < len(bars):
+                raise ValueError(f"a cut must be between 1 and {len(bars) - 1}, not {cut}")
+            yield Trial(cut, "removed", compute(bars.iloc[:cut].copy()))
+            yield Trial(cut, "replaced", compute(with_another_future(bars, cut, random)))
+
+    return earliest_leaks(compute(bars.copy()), trials(), tolerance)
+
+
+def earliest_leaks(whole: Mapping[str, Array], trials: Iterable[Trial], tolerance: float) -> tuple[Leak, ...]:
+    """Return, for each output that differs between the whole and a trial before its cut, the first bar."""
     earliest: dict[str, Leak] = {}
-    for cut in sorted(set(cuts)):
-        if not 0 < cut < len(bars):
-            raise ValueError(f"a cut must be between 1 and {len(bars) - 1}, not {cut}")
-        others = {"removed": bars.iloc[:cut].copy(), "replaced": with_another_future(bars, cut, random)}
-        for future, other in others.items():
-            again = compute(other)
-            for output, values in whole.items():
-                changed = _first_difference(values[:cut], again[output][:cut], tolerance)
-                if changed is not None and (output not in earliest or changed < earliest[output].bar):
-                    earliest[output] = Leak(
-                        output,
-                        changed,
-                        cut,
-                        "removed" if future == "removed" else "replaced",
-                        float(values[changed]),
-                        float(again[output][changed]),
-                    )
+    for cut, future, again in trials:
+        for output, values in whole.items():
+            bar = _first_difference(values[:cut], again[output][:cut], tolerance)
+            if bar is not None and (output not in earliest or bar < earliest[output].bar):
+                before, after = float(values[bar]), float(again[output][bar])
+                earliest[output] = Leak(output, bar, cut, future, before, after)
     return tuple(earliest.values())
 
 
@@ -205,7 +217,7 @@ def with_another_future(bars: Bars, cut: int, random: np.random.Generator) -> Ba
     return pd.DataFrame(changed, index=bars.index)
 
 
-def _first_difference(before: FloatArray, after: FloatArray, tolerance: float) -> int | None:
+def _first_difference(before: Array, after: Array, tolerance: float) -> int | None:
     """Return the first position at which the two differ; NaN is NaN, and infinity infinity."""
     same = (before == after) | (np.isnan(before) & np.isnan(after))
     finite = np.isfinite(before) & np.isfinite(after)

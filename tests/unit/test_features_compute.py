@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ktrdr.errors import DataError, PluginError
 from ktrdr.features.compute import (
@@ -145,40 +143,6 @@ def test_degrees_of_a_coarser_timeframe_follow_the_order_of_the_plan(random_bars
     degrees = membership.degree(bars["1d"]["close"].to_numpy()).astype(np.float32)
     assert values[23, 0] == values[46, 0] == degrees[0]
     assert values[47, 0] == degrees[1]
-
-
-def everything() -> FeaturePlan:
-    """Every output of every indicator, raw and by each membership, on two timeframes."""
-    indicators = {name: kind() for name, kind in INDICATORS}
-    shapes = (Triangular(a=0, b=50, c=100), Trapezoidal(a=-1, b=0, c=1, d=90), Gaussian(mu=0, sigma=1))
-    columns = [
-        column
-        for timeframe in ("1h", "4h")
-        for name, indicator in indicators.items()
-        for output in indicator.outputs or ("",)
-        for column in (
-            raw(timeframe, name, output),
-            *(fuzzy(timeframe, name, shape, output) for shape in shapes),
-        )
-    ]
-    return FeaturePlan("1h", indicators, tuple(columns))
-
-
-@settings(max_examples=6)
-@given(cut=st.integers(320, 479), seed=st.integers(0, 2**32 - 1))
-def test_the_future_changes_no_feature_of_the_past(random_bars: MakeBars, cut: int, seed: int) -> None:
-    plan = everything()
-    hour, four_hours = Timeframe.parse("1h"), Timeframe.parse("4h")
-
-    def compute(hours: pd.DataFrame) -> npt.NDArray[np.float32]:
-        return features(plan, {"1h": hours, "4h": resample(hours, hour, four_hours)}).values
-
-    bars = random_bars(480, seed=seed)
-    scrambled = bars.copy()
-    scrambled.iloc[cut:] = random_bars(480, seed=seed + 1, step=0.1).iloc[cut:]
-    past = compute(bars)[:cut]
-    np.testing.assert_array_equal(compute(bars.iloc[:cut]), past)
-    np.testing.assert_array_equal(compute(scrambled)[:cut], past)
 
 
 class Doubled(Counting):
