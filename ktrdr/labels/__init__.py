@@ -1,7 +1,7 @@
 """Label sources, one registry; importing this package fills it."""
 
 from ktrdr.labels import context, forward_return, regime, triple_barrier, zigzag
-from ktrdr.labels.base import LABELS, Labels, LabelSource
+from ktrdr.labels.base import LABELS, Labels, LabelSource, labels_at
 
 __all__ = [
     "LABELS",
@@ -9,6 +9,7 @@ __all__ = [
     "Labels",
     "context",
     "forward_return",
+    "labels_at",
     "regime",
     "triple_barrier",
     "zigzag",

@@ -10,23 +10,27 @@ from ktrdr.labels.base import Labels, LabelSource
 from ktrdr.market.bars import Bars
 
 
-def require_sound(labels: Labels, source: LabelSource, bars: Bars) -> None:
-    """Check what can be seen of labels alone, before anything is learnt from them.
+def sound_labels(source: LabelSource, bars: Bars, check: Callable[[], None]) -> Labels:
+    """Return the labels of bars, of which all that can be seen of them alone has been checked.
 
     Args:
-        labels: what the source made of the bars.
         source: any, also of a plug-in.
-        bars: which.
+        bars: as for `LabelSource.compute`.
+        check: likewise.
 
     Raises:
-        PluginError: says what is wrong first.
+        DataError: the bars cannot be labelled.
+        PluginError: says what is wrong with the labels first.
     """
+    labels = source.compute(bars, check)
+    check()
     if fault := next(_faults_of(labels, source, bars), None):
         kind = type(source)
         raise PluginError(
             f"The label source {kind.__module__}.{kind.__qualname__} breaks its contract: {fault}.",
             fix="Correct it; `ktrdr.labels.base.Labels` says what is expected.",
         )
+    return labels
 
 
 def label_faults(source: LabelSource, bars: Bars, check: Callable[[], None]) -> tuple[str, ...]:

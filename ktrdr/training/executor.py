@@ -13,12 +13,14 @@ from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indi
 from ktrdr.features.normalization import apply_scalings, fit_scalings
 from ktrdr.features.windows import complete_windows
 from ktrdr.labels import Labels
+from ktrdr.labels.contract import sound_labels
 from ktrdr.market.bars import Bars
 from ktrdr.market.context import ContextTable
 from ktrdr.market.snapshot import read_snapshot
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.models.bundle import pack
 from ktrdr.models.inference import predict
+from ktrdr.networks.contract import require_sound
 from ktrdr.strategy import parse_strategy
 from ktrdr.strategy.strategy import Strategy
 from ktrdr.training.cancellation import CancellationToken
@@ -124,7 +126,9 @@ def _train(
         )
 
     with reporter.stage(Stage.LABELS) as note:
-        labels = {symbol: strategy.label.compute(table, reporter.check) for symbol, table in base.items()}
+        labels = {
+            symbol: sound_labels(strategy.label, table, reporter.check) for symbol, table in base.items()
+        }
         rows, window_rows = _label(strategy, matrices, labels, base)
         note(
             source=strategy.label_source,
@@ -158,8 +162,11 @@ def _train(
             outputs=outputs,
             loss=WeightedLoss(loss, weights),
         )
-        module = strategy.network.build(len(plan.columns), outputs).to(device)
-        fitted = fit(strategy.network, module, task, strategy.training, randomness, reporter)
+        network = strategy.network
+        module = network.build(len(plan.columns), outputs)
+        require_sound(module, network, len(plan.columns), outputs)
+        module = module.to(device)
+        fitted = fit(network, module, task, strategy.training, randomness, reporter)
         note(epochs=len(fitted.history), best_epoch=fitted.best_epoch, stopped_early=fitted.stopped_early)
 
     with reporter.stage(Stage.EVALUATE) as note:

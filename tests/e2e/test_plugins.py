@@ -19,7 +19,7 @@ FIRST = "  - { fuzzy_set: rsi, timeframes: all }\n"
 
 @pytest.mark.xdist_group("cli")
 def test_the_example_of_the_page_is_trained_with_and_its_model_says_so(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (project,) = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)]
     named = {
         f"{group}:{name}": value.partition(":")[2]
