@@ -28,7 +28,7 @@ test: $(INSTALLED_DEV) ## Set up, then run every test
 	@$(BIN)/pytest -n 3 --dist loadgroup $(SECOND_TRY) $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
+check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -37,6 +37,7 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers, generated schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi --check schemas
 	@$(BIN)/python -m ktrdr.backend.api.openapi --check schemas
 	@$(BIN)/python -m ktrdr.language.schema --check schemas
+	@$(BIN)/python -m ktrdr.language.coverage --check docs
 
 .PHONY: fix
 fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
@@ -44,11 +45,12 @@ fix: $(INSTALLED_DEV) ## Apply the formatter and what the linter can mend
 	@$(BIN)/ruff format .
 
 .PHONY: schemas
-schemas: $(INSTALLED_DEV) ## Generate schemas/ from the event classes, the routes of the API and the strategy language
+schemas: $(INSTALLED_DEV) ## Generate schemas/ and docs/strategies.md from the code
 	@$(BIN)/python -m ktrdr.events.schemas schemas
 	@$(BIN)/python -m ktrdr.bus.asyncapi schemas
 	@$(BIN)/python -m ktrdr.backend.api.openapi schemas
 	@$(BIN)/python -m ktrdr.language.schema schemas
+	@$(BIN)/python -m ktrdr.language.coverage docs
 
 .PHONY: chaos
 chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fails; SEED=1 JOBS=200 SECONDS=300
