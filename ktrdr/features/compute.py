@@ -11,7 +11,7 @@ import pandas as pd
 
 from ktrdr.errors import DataError
 from ktrdr.features.contract import require_sound
-from ktrdr.features.indicators.base import FloatArray
+from ktrdr.features.indicators.base import FloatArray, Indicator
 from ktrdr.features.plan import FeatureColumn, FeaturePlan
 from ktrdr.market.alignment import closed_bar_positions
 from ktrdr.market.bars import Bars
@@ -45,6 +45,27 @@ NaN in the warm-up and where it is not defined.
 """
 
 
+Table: TypeAlias = Bars | ContextTable
+Compute: TypeAlias = Callable[[Indicator, Table, str], Mapping[str, FloatArray]]
+"""Returns an indicator's outputs on a table, which is of this timeframe, or `of_context` a source."""
+
+
+def of_context(source: str) -> str:
+    """Return what the table of a context source is called, so that no timeframe is called so."""
+    return f"context {source}"
+
+
+def compute_anew(indicator: Indicator, table: Table, of: str) -> Mapping[str, FloatArray]:
+    """Return an indicator's outputs on a table.
+
+    Raises:
+        PluginError: it breaks its contract.
+    """
+    outputs = indicator.compute(table)
+    require_sound(outputs, indicator, len(table))
+    return outputs
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureMatrix:
     """The network's inputs, one row per bar of the base timeframe."""
@@ -61,6 +82,7 @@ def compute_indicators(
     bars: Mapping[str, Bars],
     check: Callable[[], None],
     context: Mapping[str, ContextTable] = _NO_CONTEXT,
+    compute: Compute = compute_anew,
 ) -> IndicatorValues:
     """Compute each output that a feature needs, once, on its own timeframe's bars or context series' rows.
 
@@ -69,6 +91,7 @@ def compute_indicators(
         bars: timeframe → bars; others than the plan's are left alone.
         check: called between indicators; raises if the training is cancelled.
         context: source id → rows; likewise.
+        compute: computes one indicator, or has it already.
 
     Raises:
         DataError: bars of a timeframe are missing, too few, or not all finite numbers; or an indicator makes
@@ -103,8 +126,7 @@ def compute_indicators(
                 f"{f'bars of {timeframe}' if on is None else f'rows of {on}'}, but there are {len(table)}.",
                 fix="Use a longer range of dates, or a shorter period.",
             )
-        outputs = indicator.compute(table)
-        require_sound(outputs, indicator, len(table))
+        outputs = compute(indicator, table, timeframe if on is None else of_context(on))
         for name in names:
             _require_representable(indicator_id, name, outputs[name], table.index)
             values[Output(timeframe, indicator_id, name)] = outputs[name]

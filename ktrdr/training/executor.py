@@ -9,7 +9,14 @@ import torch
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import DataError, StrategyError
 from ktrdr.events.references import DatasetKind
-from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indicators, drop_warmup
+from ktrdr.features.compute import (
+    FeatureMatrix,
+    compute_features,
+    compute_indicators,
+    drop_warmup,
+    of_context,
+)
+from ktrdr.features.indicator_cache import IndicatorCache
 from ktrdr.features.normalization import apply_scalings, fit_scalings
 from ktrdr.features.windows import complete_windows
 from ktrdr.labels import Labels
@@ -39,11 +46,14 @@ from ktrdr.training.samples import Samples
 from ktrdr.training.split import RowNumbers, split_rows
 from ktrdr.training.weighted_loss import WeightedLoss
 
+_KEPT_INDICATORS_BYTES = 64 * 1024 * 1024
+
 
 class TrainingExecutor:
     """Trains; knows nothing of buses, HTTP or databases.
 
-    One training at a time in a process: it sets torch's global state, and restores it at the end.
+    One training at a time in a process: it sets torch's global state, and restores it at the end. Indicators
+    of the latest trainings are kept, so that those on the same bars share them.
 
     Args:
         clock: for durations only; nothing that is computed depends on it.
@@ -51,6 +61,7 @@ class TrainingExecutor:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._indicators = IndicatorCache(_KEPT_INDICATORS_BYTES)
 
     def run(self, job: TrainingJob, observer: Observer, cancellation: CancellationToken) -> TrainedModel:
         """Train one strategy.
@@ -77,11 +88,15 @@ class TrainingExecutor:
             out_of_memory_as_error(),
             reproducible(job.seed, device=device, threads=job.threads) as randomness,
         ):
-            return _train(job, device, randomness, reporter)
+            return _train(job, device, randomness, reporter, self._indicators)
 
 
 def _train(
-    job: TrainingJob, device: torch.device, randomness: Randomness, reporter: Reporter
+    job: TrainingJob,
+    device: torch.device,
+    randomness: Randomness,
+    reporter: Reporter,
+    indicators: IndicatorCache,
 ) -> TrainedModel:
     with reporter.stage(Stage.LOAD) as note:
         source = f"{job.strategy_name}.yaml"
@@ -107,7 +122,9 @@ def _train(
 
     with reporter.stage(Stage.INDICATORS) as note:
         values = {
-            symbol: compute_indicators(plan, tables, reporter.check, context)
+            symbol: compute_indicators(
+                plan, tables, reporter.check, context, indicators.on(_hashes(job, symbol))
+            )
             for symbol, tables in bars.items()
         }
         note(indicators=len(plan.indicators), outputs=sum(map(len, values.values())))
@@ -226,6 +243,15 @@ def _read_context(job: TrainingJob, strategy: Strategy, reporter: Reporter) -> d
         ]
         context[source] = _read(found, f"context {source}", job)
     return context
+
+
+def _hashes(job: TrainingJob, symbol: str) -> dict[str, str]:
+    """Return the hashes of the tables that a symbol's indicators are computed on."""
+    return {
+        ref.timeframe if ref.kind is DatasetKind.BARS else of_context(ref.symbol): ref.blob.sha256
+        for ref in (dataset.ref for dataset in job.datasets)
+        if ref.kind is DatasetKind.CONTEXT or ref.symbol == symbol
+    }
 
 
 def _read(found: list[Dataset], what: str, job: TrainingJob) -> pd.DataFrame:
