@@ -1,21 +1,12 @@
 """Does a feature of a strategy look into the future? The whole stage, with its timeframes and series."""
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
 from ktrdr.errors import DataError
-from ktrdr.features.causality import (
-    TOLERANCE,
-    Array,
-    Leak,
-    Trial,
-    earliest_leaks,
-    spread_cuts,
-    with_another_future,
-)
+from ktrdr.features.causality import Array, Leak, Trial, earliest_leaks, spread_cuts, with_another_future
 from ktrdr.features.compute import FeatureMatrix, compute_features, compute_indicators
 from ktrdr.features.plan import FeaturePlan
 from ktrdr.market.bars import Bars
@@ -23,17 +14,19 @@ from ktrdr.market.context import ContextTable
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.market.times import Int64Array, to_microseconds
 
-_NO_CONTEXT: Mapping[str, ContextTable] = MappingProxyType({})
+FEATURE_TOLERANCE = 1e-6
+"""Relative to the largest value of a feature: some steps of a float32, in which features are."""
 
 
 def feature_leaks(
     plan: FeaturePlan,
     bars: Mapping[str, Bars],
-    context: Mapping[str, ContextTable] = _NO_CONTEXT,
+    context: Mapping[str, ContextTable],
+    check: Callable[[], None],
     *,
     seed: int = 0,
     count: int = 8,
-    tolerance: float = TOLERANCE,
+    tolerance: float = FEATURE_TOLERANCE,
 ) -> tuple[Leak, ...]:
     """Return, for each feature that looks ahead, the earliest base bar at which it was caught.
 
@@ -44,9 +37,10 @@ def feature_leaks(
         plan: the features.
         bars: timeframe → bars.
         context: source id → rows.
+        check: called as by `compute_features`; raises if nobody wants to know any more.
         seed: of cuts and of other bars.
         count: of cuts, at most.
-        tolerance: see `ktrdr.features.causality.TOLERANCE`.
+        tolerance: see `FEATURE_TOLERANCE`; 0 asks for the same to the last bit.
 
     Raises:
         DataError: as `compute_indicators`; or there are too few bars to leave some out.
@@ -54,7 +48,7 @@ def feature_leaks(
     """
     known = {name: _closes(bars[name], name) for name in plan.timeframes if name in bars}
     series = {name: to_microseconds(context[name].index) for name in plan.context_sources if name in context}
-    whole = _compute(plan, bars, context)
+    whole = _compute(plan, bars, context, check)
     closes = known[plan.base_timeframe]
     first = _first_complete(plan, known, series)
     if first >= len(closes):
@@ -70,23 +64,24 @@ def feature_leaks(
             moment = int(closes[cut - 1])
             kept = {name: _known_by(moment, times) for name, times in known.items()}
             kept_rows = {name: _known_by(moment, times) for name, times in series.items()}
-            removed = _compute(plan, _cut(bars, kept), _cut(context, kept_rows))
+            removed = _compute(plan, _cut(bars, kept), _cut(context, kept_rows), check)
             yield Trial(cut, "removed", _columns(removed))
-            replaced = _compute(plan, _replaced(bars, kept, random), _replaced(context, kept_rows, random))
+            replaced = _compute(
+                plan, _replaced(bars, kept, random), _replaced(context, kept_rows, random), check
+            )
             yield Trial(cut, "replaced", _columns(replaced))
 
     return earliest_leaks(_columns(whole), trials(), tolerance)
 
 
 def _compute(
-    plan: FeaturePlan, bars: Mapping[str, Bars], context: Mapping[str, ContextTable]
+    plan: FeaturePlan,
+    bars: Mapping[str, Bars],
+    context: Mapping[str, ContextTable],
+    check: Callable[[], None],
 ) -> FeatureMatrix:
-    values = compute_indicators(plan, bars, _go_on, context)
-    return compute_features(plan, values, bars, _go_on, context)
-
-
-def _go_on() -> None:
-    """Nobody cancels this."""
+    values = compute_indicators(plan, bars, check, context)
+    return compute_features(plan, values, bars, check, context)
 
 
 def _columns(matrix: FeatureMatrix) -> dict[str, Array]:

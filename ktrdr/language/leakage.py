@@ -8,14 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ktrdr.errors import DataError
-from ktrdr.features.causality import (
-    Leak,
-    indicator_leaks,
-    membership_leaks,
-    normalization_leaks,
-    spread_cuts,
-    with_another_future,
-)
+from ktrdr.features.causality import Leak, indicator_leaks, membership_leaks, normalization_leaks
 from ktrdr.features.compute import (
     FeatureMatrix,
     IndicatorValues,
@@ -23,15 +16,13 @@ from ktrdr.features.compute import (
     compute_features,
     compute_indicators,
 )
+from ktrdr.features.feature_causality import feature_leaks
 from ktrdr.features.plan import FeatureColumn
 from ktrdr.labels.causality import LabelLeak, find_label_leak
 from ktrdr.market.bars import Bars
 from ktrdr.market.context import ContextTable
-from ktrdr.market.timeframe import Timeframe
 from ktrdr.strategy import Strategy
 
-_TOLERANCE = 1e-6
-"""Relative to the largest value of a feature: some steps of a float32, in which features are."""
 _FEWEST_ROWS = 50
 
 
@@ -103,8 +94,9 @@ def check_leakage(
             fix="Use a longer range of dates.",
         )
     yield from _columns(strategy, values, matrix, complete, check, seed, bars, context)
-    yield _whole(strategy, bars, context, matrix, int(complete[0]), check, seed)
-    check()
+    leaks = feature_leaks(plan, bars, context, check, seed=seed)
+    found = _found("", leaks, matrix.times)
+    yield LeakCheck("alignment", f"all {len(plan.columns)} features together", found)
     base = bars[strategy.base_timeframe]
     leak = find_label_leak(strategy.label, base, check, seed=seed)
     yield LeakCheck("label", strategy.label_source, () if leak is None else (_of_label(strategy, leak),))
@@ -144,56 +136,6 @@ def _columns(
             yield LeakCheck("normalization", column.feature_id, found)
 
 
-def _whole(
-    strategy: Strategy,
-    bars: Mapping[str, Bars],
-    context: Mapping[str, ContextTable],
-    matrix: FeatureMatrix,
-    first: int,
-    check: Callable[[], None],
-    seed: int,
-) -> LeakCheck:
-    """Try the matrix as training sees it: a row depends on what has closed, and was known, by its close."""
-    plan = strategy.feature_plan
-    random = np.random.default_rng(seed)
-    closes = {name: Timeframe.parse(name).close_times(pd.DatetimeIndex(bars[name].index)) for name in bars}
-    earliest: dict[str, LeakFound] = {}
-    rows: dict[str, int] = {}
-    for cut in spread_cuts(first + 1, len(matrix.times), seed=seed):
-        now = closes[plan.base_timeframe][cut - 1]
-        kept = {name: int(closes[name].searchsorted(now, side="right")) for name in bars}
-        known = {name: int(context[name].index.searchsorted(now, side="right")) for name in context}
-        for future in ("removed", "replaced"):
-            check()
-            others = {name: _with_future(bars[name], kept[name], future, random) for name in bars}
-            beside = {name: _with_future(context[name], known[name], future, random) for name in context}
-            values = compute_indicators(plan, others, check, beside)
-            again = compute_features(plan, values, others, check, beside).values[:cut]
-            for number, feature in enumerate(matrix.feature_ids):
-                row = _first_difference(matrix.values[:cut, number], again[:, number])
-                if row is not None and row < rows.get(feature, cut):
-                    rows[feature] = row
-                    before, after = matrix.values[row, number], again[row, number]
-                    time = matrix.times[row].isoformat()
-                    said = f"{feature} of the bar of {time} is {before:g}, and {after:g} with what is known "
-                    said += f"after {now.isoformat()} {future}."
-                    earliest[feature] = LeakFound(feature, time, f"{before:g}", f"{after:g}", said)
-    return LeakCheck("alignment", f"all {len(plan.columns)} features together", tuple(earliest.values()))
-
-
-def _with_future(table: pd.DataFrame, kept: int, future: str, random: np.random.Generator) -> pd.DataFrame:
-    if kept == len(table):
-        return table
-    return table.iloc[:kept] if future == "removed" else with_another_future(table, kept, random)
-
-
-def _first_difference(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> int | None:
-    finite = np.abs(before[np.isfinite(before)])
-    largest = float(finite.max()) if len(finite) else 0.0
-    same = np.isclose(before, after, rtol=0, atol=_TOLERANCE * largest, equal_nan=True)
-    return None if same.all() else int(same.argmin())
-
-
 def _output_of(column: FeatureColumn, sources: Mapping[str, str]) -> Output:
     timeframe = "" if column.indicator_id in sources else column.timeframe
     return Output(timeframe, column.indicator_id, column.output)
@@ -202,7 +144,7 @@ def _output_of(column: FeatureColumn, sources: Mapping[str, str]) -> Output:
 def _found(name: str, leaks: tuple[Leak, ...], times: pd.Index) -> tuple[LeakFound, ...]:
     return tuple(
         LeakFound(
-            f"{name}.{leak.output}" if leak.output else name,
+            ".".join(part for part in (name, leak.output) if part),
             times[leak.bar].isoformat(),
             f"{leak.before:g}",
             f"{leak.after:g}",
