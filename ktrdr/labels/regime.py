@@ -23,6 +23,7 @@ from ktrdr.market.bars import Bars
 
 UP, DOWN, RANGING, VOLATILE = range(4)
 _FEWEST_TURNS = 4  # of which two are lows and two are highs, so that there is a progress to see
+_BLOCK_BARS = 1 << 17  # about 10 ms of work
 Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -87,7 +88,10 @@ class Regime(LabelSource):
         high, low, close = prices(bars, "high"), prices(bars, "low"), prices(bars, "close")
         check()
         closes = close[begin:]
-        ranges = _average_true_range(high, low, close, self.atr_period)[begin:] / closes
+        ranges = _true_ranges(high, low, close)
+        check()
+        ranges = pd.Series(ranges).rolling(self.atr_period).mean().to_numpy()[begin:] / closes
+        check()
         ranges[ranges == 0] = np.inf  # where nothing has moved, nothing turns
         macro = trace(closes, self.macro_atr_mult * ranges, check)
         micro = trace(closes, self.micro_atr_mult * ranges, check)
@@ -115,19 +119,29 @@ class Regime(LabelSource):
         return labels_at(bars, labelled, values, np.maximum(leg_known_at, labelled + self.atr_period))
 
     def _volatile(self, close: FloatArray, check: Callable[[], None]) -> BoolArray:
-        returns = pd.Series(np.diff(np.log(close), prepend=np.nan))
-        check()
-        before = returns.rolling(self.vol_lookback).std().to_numpy()
-        check()
-        after = returns.rolling(self.atr_period).std().shift(-self.atr_period).to_numpy()
+        returns = np.diff(np.log(close), prepend=np.nan)
+        before = _deviations(returns, self.vol_lookback, check)
+        after = np.full(len(close), np.nan)
+        after[: -self.atr_period] = _deviations(returns, self.atr_period, check)[self.atr_period :]
         return (before > 0) & (after > self.vol_crisis_threshold * before)
 
 
-def _average_true_range(high: FloatArray, low: FloatArray, close: FloatArray, period: int) -> FloatArray:
-    before = np.concatenate((close[:1], close[:-1]))
-    ranges = np.maximum(high, before) - np.minimum(low, before)
-    ranges[0] = high[0] - low[0]
-    return pd.Series(ranges).rolling(period).mean().to_numpy()
+def _deviations(returns: FloatArray, window: int, check: Callable[[], None]) -> FloatArray:
+    """Return the deviation of each bar's last returns; missing while there are too few."""
+    deviations = np.empty(len(returns))
+    for start in range(0, len(returns), _BLOCK_BARS):
+        check()
+        begin = max(0, start - window + 1)
+        block = pd.Series(returns[begin : start + _BLOCK_BARS]).rolling(window).std().to_numpy()
+        deviations[start : start + _BLOCK_BARS] = block[start - begin :]
+    return deviations
+
+
+def _true_ranges(high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
+    ranges: FloatArray = high - low
+    before = close[:-1]
+    ranges[1:] = np.maximum(high[1:], before) - np.minimum(low[1:], before)
+    return ranges
 
 
 def _known_at(macro: Legs, micro: Legs) -> IntArray:

@@ -145,12 +145,15 @@ class TripleBarrier(LabelSource):
         else:
             check()
             deviation = self._deviation(returns)
+            check()
             known = np.isfinite(deviation)
             # Of those so far, so that no bar is chosen by what comes after it.
             mean = np.cumsum(np.where(known, deviation, 0.0)) / np.maximum(np.cumsum(known), 1)
             thresholds = np.where(known, self.cusum_multiplier * mean, np.nan)
         check()
-        events = np.intersect1d(bars, cusum_events(returns, thresholds, check), assume_unique=True)
+        is_event = np.zeros(len(close), dtype=np.bool_)
+        is_event[cusum_events(returns, thresholds, check)] = True
+        events = bars[is_event[bars]]
         if not len(events):
             raise DataError(
                 f"No bar is labelled: the returns never add up to the CUSUM threshold in {len(close)} bars.",

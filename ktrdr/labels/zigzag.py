@@ -66,5 +66,6 @@ class ZigZag(LabelSource):
         lengths = legs.ends - starts
         values = np.repeat(np.where(legs.rises, BUY, SELL), lengths)
         values[starts[legs.turns]] = HOLD
+        known_at = np.repeat(legs.ends, lengths)
         check()
-        return labels_at(bars, np.arange(legs.ends[-1]), values, np.repeat(legs.ends, lengths))
+        return labels_at(bars, np.arange(len(values)), values, known_at)

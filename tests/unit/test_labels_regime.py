@@ -192,6 +192,17 @@ def test_regimes_by_their_definition_on_real_bars(eurusd: pd.DataFrame) -> None:
     assert {label for label, _ in labels.values()} == {UP, DOWN, RANGING, VOLATILE}
 
 
+def test_bars_beyond_a_block_are_compared_with_those_before_it(random_bars: MakeBars) -> None:
+    bars = random_bars(133_000, step=0.001)
+    labels = compute("regime", bars, vol_crisis_threshold=1.0, vol_lookback=30)
+    returns = np.diff(np.log(bars["close"].to_numpy()))
+    found = [labels[at][0] == VOLATILE for at in range(131_000, 131_150)]
+    assert found == [
+        deviation(returns[at : at + 14]) > deviation(returns[at - 30 : at]) for at in range(131_000, 131_150)
+    ]
+    assert 10 < sum(found) < 140
+
+
 @pytest.mark.parametrize(
     "change",
     [
