@@ -88,9 +88,8 @@ class Preparing:
         if prepared is None:
             return ()
         try:
-            # The directories too: a file that is new there may be the better one.
-            directories = dict.fromkeys([self._settings.data_dir, *(path.parent for path in prepared.files)])
-            return tuple(_trace(path) for path in (*directories, *prepared.files))
+            # The directory too: a file that is new there may be the better one.
+            return tuple(_trace(path) for path in (self._settings.data_dir, *prepared.files))
         except OSError:
             return ()
 

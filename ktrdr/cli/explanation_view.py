@@ -19,6 +19,8 @@ def print_explanation(explanation: "Explanation", source: str) -> None:
         title.append(f"  {' '.join(explanation.description.split())}", style="default")
     out.print(title)
     _print_part("Bars", _bars(explanation))
+    if explanation.context:
+        _print_part("Context", _context(explanation))
     out.print(Text("\nFeatures, in the order of the network's inputs", style="bold"))
     listing = table("#", "feature", "what it is", "normalization", ">first bar")
     for number, feature in enumerate(explanation.features, 1):
@@ -50,9 +52,12 @@ def _bars(explanation: "Explanation") -> list[tuple[str, object]]:
         ("timeframe", f"{bars.base_timeframe}{beside}"),
         ("from", bars.start or "the first there is"),
         ("to", bars.end or "the last there is"),
-        ("context", ", ".join(bars.context) or None),
         ("needs", f"at least {bars.at_least:,} bars of {bars.base_timeframe}"),
     ]
+
+
+def _context(explanation: "Explanation") -> list[tuple[str, object]]:
+    return [(series.source_id, series.definition) for series in explanation.context]
 
 
 def _label(explanation: "Explanation") -> list[tuple[str, object]]:

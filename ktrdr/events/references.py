@@ -59,6 +59,12 @@ class DatasetRef(Part):
     end: UtcDatetime
     """Likewise of the last."""
 
+    @property
+    def name(self) -> str:
+        """What to call it: ``EURUSD 1h``, ``context fred_DGS2``."""
+        is_context = self.kind is DatasetKind.CONTEXT
+        return f"context {self.symbol}" if is_context else f"{self.symbol} {self.timeframe}"
+
 
 class FileDigest(Part):
     """One file of a model bundle."""

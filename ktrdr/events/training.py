@@ -65,7 +65,7 @@ class TrainingRequested(OperationEvent):
 
     def summary(self) -> str:
         """Return who is to be trained on what."""
-        data = ", ".join(f"{d.symbol} {d.timeframe}" for d in self.datasets)
+        data = ", ".join(dataset.name for dataset in self.datasets)
         return f"train {self.strategy.name} on {data} · attempt {self.attempt} · seed {self.seed}"
 
 

@@ -20,10 +20,17 @@ class BarsExplained:
     start: str | None
     """None: the first there is."""
     end: str | None
-    context: Sequence[str]
-    """Series beside the bars that the features need."""
     at_least: int
     """Bars of the base timeframe without which training is refused; labels may need some more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextExplained:
+    """A series beside the bars."""
+
+    source_id: str
+    definition: str
+    """What it is, and since when each of its rows is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class Explanation:
     name: str
     description: str | None
     bars: BarsExplained
+    context: Sequence[ContextExplained]
     features: Sequence[FeatureExplained]
     first_bar: int
     """Bars of the base timeframe before the first that has every feature, where no bar is missing."""

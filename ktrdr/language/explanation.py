@@ -10,6 +10,7 @@ from ktrdr.features.plan import FeatureColumn, FeaturePlan
 from ktrdr.language.allowed import as_written
 from ktrdr.language.explained import (
     BarsExplained,
+    ContextExplained,
     Explanation,
     FeatureExplained,
     LabelExplained,
@@ -40,9 +41,11 @@ def explain(parsed: ParsedStrategy) -> Explanation:
             base_timeframe=strategy.base_timeframe,
             start=strategy.start,
             end=strategy.end,
-            context=plan.context_sources,
             at_least=first_bar + network.window - 1 + rows + label.horizon_bars,
         ),
+        context=[
+            ContextExplained(source, entry.definition(source)) for source, entry in strategy.context.items()
+        ],
         features=features,
         first_bar=first_bar,
         label=LabelExplained(

@@ -256,7 +256,7 @@ def _hashes(job: TrainingJob, symbol: str) -> dict[str, str]:
 
 def _read(found: list[Dataset], what: str, job: TrainingJob) -> pd.DataFrame:
     if len(found) != 1:
-        given = ", ".join(f"{dataset.ref.symbol} {dataset.ref.timeframe}" for dataset in job.datasets)
+        given = ", ".join(dataset.ref.name for dataset in job.datasets)
         raise DataError(
             f"The strategy needs one dataset of {what}; given: {given or 'none'}.",
             fix="Submit the training again, so that its data is prepared anew.",

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -12,8 +13,9 @@ import pytest
 from ktrdr.backend.api.events import EventStream, Tellings
 from ktrdr.backend.api.server import serving
 from ktrdr.backend.states import State
+from ktrdr.events import DatasetKind
 from tests.unit.api_cases import Api
-from tests.unit.backend_cases import PATIENCE_S
+from tests.unit.backend_cases import PATIENCE_S, wish
 
 OPERATIONS = "/api/v1/operations"
 
@@ -98,6 +100,17 @@ async def test_a_query_that_makes_no_sense_is_refused(client: httpx.AsyncClient,
 
 
 # --- one operation --------------------------------------------------------------------------------
+
+
+async def test_the_dates_of_an_operation_are_those_of_its_bars(api: Api, client: httpx.AsyncClient) -> None:
+    (bars,) = wish().datasets
+    earlier = bars.start - timedelta(days=400)
+    context = bars.model_copy(
+        update={"kind": DatasetKind.CONTEXT, "symbol": "fred_DGS2", "timeframe": "1d", "start": earlier}
+    )
+    operation_id = await api.submitted(datasets=(bars, context))
+    shown = (await client.get(f"{OPERATIONS}/{operation_id}")).json()["data"]
+    assert shown["metadata"]["start_date"] == "2024-01-01T00:00:00Z"
 
 
 async def test_an_operation_is_shown_with_its_whole_history(api: Api, client: httpx.AsyncClient) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ SOURCES = [SPREAD, "cot_DEMO_net_pct", "GOOGL"]
 WISH = TrainingWish(
     strategy="eurusd_context", start="2017-03-01", end="2017-04-30", overrides={"training.epochs": 2}, seed=7
 )
+
+
+class LateClock(SystemClock):
+    """A clock by which every file was last changed long ago."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=1)
 
 
 def installation(directory: Path) -> Settings:
@@ -145,10 +153,12 @@ def test_a_series_that_changes_is_read_anew(tmp_path: Path) -> None:
     settings, wish = on_own_files(tmp_path, {"publication_lag": "2d"})
     series = settings.data_dir / "fred" / "R.csv"
     write(series, "date,value", "2017-01-01,1", "2017-01-02,2")
-    preparing = Preparing(settings, DirectoryBlobStore(settings.blobs_dir), SystemClock())
-    first = preparing.prepare(wish)
-    write(series, "date,value", "2017-01-01,1", "2017-01-02,3")
-    assert preparing.prepare(wish).fingerprint(7) != first.fingerprint(7)
+    preparing = Preparing(settings, DirectoryBlobStore(settings.blobs_dir), LateClock())
+    preparing.prepare(wish)
+    remembered = preparing.prepare(wish)
+    assert preparing.prepare(wish) is remembered
+    write(series, "date,value", "2017-01-01,1", "2017-01-02,30")
+    assert preparing.prepare(wish).fingerprint(7) != remembered.fingerprint(7)
 
 
 def test_a_series_that_begins_after_the_bars_end_is_refused(tmp_path: Path) -> None:
@@ -213,6 +223,7 @@ def test_a_training_over_events_makes_a_model_that_predicts_from_files_what_it_w
         "1h_positions_crowded_long": "cot_DEMO_net_pct",
         "1h_share_roc_5_raw": "GOOGL",
     }
+    assert "context GOOGL" in (path / "report.html").read_text()
     evaluated = pd.read_parquet(io.BytesIO((path / "evaluation.parquet").read_bytes()))
     evaluated = evaluated.set_index("timestamp")
     bars = pd.read_csv(settings.data_dir / "EURUSD_1h.csv", index_col="timestamp", parse_dates=True)

@@ -114,7 +114,7 @@ def test_times_of_the_envelope_are_in_utc_wherever_the_sender_is() -> None:
 def test_summaries_tell_what_a_person_wants_to_know() -> None:
     summaries = {event.type.removeprefix("ktrdr."): event.summary() for event in EXAMPLES}
     assert summaries == {
-        "training.requested": "train eurusd_momentum on EURUSD 1h · attempt 2 · seed 7",
+        "training.requested": "train eurusd_momentum on EURUSD 1h, context fred_DGS2 · attempt 2 · seed 7",
         "training.accepted": "attempt 2 accepted by host-a/slot-1 on cpu",
         "training.progress": "attempt 2 · [6/8] Training · epoch 37/100 · train_loss 0.8 · val_loss 0.812",
         "training.logged": "attempt 2 · 2 lines · stage done",

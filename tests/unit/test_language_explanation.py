@@ -111,8 +111,24 @@ def test_a_feature_of_a_series_beside_the_bars_says_so_and_waits_for_no_bar() ->
     positions = by_id["1h_positions_balanced"]
     assert positions.formula.endswith("of sma(period=3, source=close) on cot_DEMO_net_pct")
     assert (positions.context, positions.context_rows, positions.first_bar) == ("cot_DEMO_net_pct", 3, 0)
-    assert explanation.bars.context[0].startswith("yield_spread_")
     assert explanation.first_bar == by_id["1h_rsi_low"].first_bar == 14
+
+
+def test_it_says_which_series_there_are_beside_the_bars_and_since_when_their_rows_are_known() -> None:
+    _, explanation = read("eurusd_context", **{"context_data.1.publication_lag": "2d"})
+    told = {series.source_id: series.definition for series in explanation.context}
+    assert told == {
+        "yield_spread_DEMO_RATE_DAILY_DEMO_RATE_MONTHLY": (
+            "fred/DEMO_RATE_DAILY.csv less fred/DEMO_RATE_MONTHLY.csv, "
+            "each value known when published, or 2d after its date where the file does not say"
+        ),
+        "cot_DEMO_net_pct": (
+            "net positions of cot/DEMO.csv, ranked among 52 reports, each known when the report was published"
+        ),
+        "GOOGL": "bars of GOOGL 1d, each known at its close",
+    }
+    said = CliRunner().invoke(app, ["strategies", "explain", str(STRATEGIES / "eurusd_context.yaml")])
+    assert "GOOGL bars of GOOGL 1d, each known at its close" in " ".join(said.stdout.split())
 
 
 def test_the_command_prints_it_for_people_and_for_scripts() -> None:

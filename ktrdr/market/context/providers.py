@@ -36,6 +36,10 @@ class SymbolContext:
         """What an indicator's ``data_source`` may name."""
         return (self.symbol,)
 
+    def definition(self, source_id: str) -> str:
+        """Say what the series is, and since when its rows are known."""
+        return f"bars of {source_id} {self.timeframe}, each known at its close"
+
     def read(self, source_id: str, data_dir: Path) -> ContextSeries:
         """Return the symbol's bars by their closes."""
         loaded = BarDirectory(data_dir).read(self.symbol, self.timeframe)
@@ -62,12 +66,25 @@ class FredContext:
         spread = (f"yield_spread_{self.series[0]}_{self.series[1]}",) if len(self.series) > 1 else ()
         return (*(f"fred_{name}" for name in self.series), *spread)
 
+    def definition(self, source_id: str) -> str:
+        """Say what the series is, and since when its rows are known."""
+        names = self._names(source_id)
+        since = "when published"
+        if self.publication_lag is not None:
+            since += f", or {self.publication_lag} after its date where the file does not say"
+        return f"{' less '.join(f'fred/{name}.csv' for name in names)}, each value known {since}"
+
+    def _names(self, source_id: str) -> tuple[str, ...]:
+        """Return the series that it is made of: one, or two, of which it is the difference."""
+        single = tuple(name for name in self.series if source_id == f"fred_{name}")
+        return single or self.series[:2]
+
     def read(self, source_id: str, data_dir: Path) -> ContextSeries:
         """Return one series, or the first less the second."""
-        for name in self.series:
-            if source_id == f"fred_{name}":
-                return self._read(source_id, name, data_dir)
-        first, second = (self._read(source_id, name, data_dir) for name in self.series[:2])
+        parts = [self._read(source_id, name, data_dir) for name in self._names(source_id)]
+        if len(parts) == 1:
+            return parts[0]
+        first, second = parts
         return ContextSeries(
             source_id,
             _difference(first.table, second.table),
@@ -117,6 +134,11 @@ class CotContext:
     def source_ids(self) -> tuple[str, ...]:
         """What an indicator's ``data_source`` may name."""
         return (f"cot_{self.report}_net_pos", f"cot_{self.report}_net_pct")
+
+    def definition(self, source_id: str) -> str:
+        """Say what the series is, and since when its rows are known."""
+        rank = "" if source_id == self.source_ids[0] else f", ranked among {_RANK_REPORTS} reports"
+        return f"net positions of cot/{self.report}.csv{rank}, each known when the report was published"
 
     def read(self, source_id: str, data_dir: Path) -> ContextSeries:
         """Return the net positions, or their rank among those of 52 reports, in percent."""
