@@ -111,35 +111,40 @@ def test_on_eurusd(name: str, parameters: dict[str, Any], eurusd: pd.DataFrame) 
     assert_as_slow(name, parameters, eurusd.iloc[1000:1400])
 
 
-# In ticks, so that bars without a height, equal closes and bars without volume are common.
-ticks = st.integers(0, 4)
-tick_bars = st.lists(
-    st.tuples(st.integers(-6, 6), ticks, ticks, st.integers(-3, 3), st.sampled_from([0, 0, 1, 5, 1000])),
-    min_size=60,
-    max_size=90,
-)
+def bars_of_ticks(seed: int, rows: int, still: slice) -> pd.DataFrame:
+    """Bars in ticks, so that equal prices, bars of no height and such without volume are common.
 
-
-def bars_of_ticks(rows: list[tuple[int, int, int, int, int]]) -> pd.DataFrame:
-    opens, moves = [100 + row[0] for row in rows], [row[3] for row in rows]
-    closes = [start + move for start, move in zip(opens, moves, strict=True)]
+    In between, the market stands still for a while.
+    """
+    random = np.random.default_rng(seed)
+    opens = 100 + random.integers(-6, 7, rows)
+    moves = random.integers(-3, 4, (3, rows))
+    volumes = random.choice([0, 0, 1, 5, 1000], rows)
+    for values in (opens, moves[0], moves[1], moves[2], volumes):
+        values[still] = values[still][:1] * (values is opens)
+    closes = opens + moves[0]
     return pd.DataFrame(
         {
             "open": opens,
-            "high": [max(pair) + row[1] for *pair, row in zip(opens, closes, rows, strict=True)],
-            "low": [min(pair) - row[2] for *pair, row in zip(opens, closes, rows, strict=True)],
+            "high": np.maximum(opens, closes) + np.abs(moves[1]),
+            "low": np.minimum(opens, closes) - np.abs(moves[2]),
             "close": closes,
-            "volume": [row[4] for row in rows],
+            "volume": volumes,
         },
-        index=pd.date_range("2020-01-01", periods=len(rows), freq="h", tz="UTC", name="timestamp"),
+        index=pd.date_range("2020-01-01", periods=rows, freq="h", tz="UTC", name="timestamp"),
         dtype=np.float64,
     )
 
 
 @of_each
-@settings(max_examples=4)
-@given(rows=tick_bars)
+@settings(max_examples=5)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(80, 120),
+    start=st.integers(0, 60),
+    still=st.integers(0, 60),
+)
 def test_on_made_up_bars(
-    name: str, parameters: dict[str, Any], rows: list[tuple[int, int, int, int, int]]
+    name: str, parameters: dict[str, Any], seed: int, rows: int, start: int, still: int
 ) -> None:
-    assert_as_slow(name, parameters, bars_of_ticks(rows))
+    assert_as_slow(name, parameters, bars_of_ticks(seed, rows, slice(start, start + still)))
