@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ktrdr.errors import PluginError
+from ktrdr.errors import DataError, PluginError
 from ktrdr.labels import Labels, LabelSource
 from ktrdr.labels.base import labels_at
 from ktrdr.labels.contract import label_faults, sound_labels
@@ -43,6 +45,29 @@ def test_every_source_keeps_its_contract(source: LabelSource, eurusd: pd.DataFra
     bars = eurusd.iloc[:1000]
     assert label_faults(source, bars, go_on) == ()
     assert len(sound_labels(source, bars, go_on).times) > 100
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=10)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    step=st.sampled_from([1e-12, 1e-6, 0.01, 0.5, 5.0]),
+    unit=st.sampled_from([1e-8, 1.0, 1e8]),
+    flat=st.integers(0, 120),
+)
+def test_whatever_the_prices_labels_are_sound_or_there_is_a_reason_why_not(
+    source: LabelSource, random_bars: MakeBars, seed: int, step: float, unit: float, flat: int
+) -> None:
+    bars = random_bars(150, seed=seed, step=step)
+    bars["low"] = np.maximum(bars["low"], bars[["open", "close"]].min(axis=1) / 2)
+    bars.iloc[20 : 20 + flat, :4] = bars["close"].iloc[20]
+    bars.iloc[:, :4] *= unit
+    try:
+        wrong: object = label_faults(source, bars, go_on)
+    except DataError as error:
+        wrong = () if error.fix else "an error without a word of what to do"
+    assert wrong == ()
 
 
 def test_a_plugin_that_keeps_its_contract_has_no_faults(random_bars: MakeBars) -> None:
