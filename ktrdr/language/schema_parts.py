@@ -32,6 +32,8 @@ def section_schema(section: type[Section], of_keys: Mapping[str, JsonSchema] | N
         properties[name] = {**said, **given[name]} if name in given else of_key
     for name, reason in section.without_effect.items():
         properties[name] = _without_effect(reason)
+    for old, new in section.former_names.items():
+        properties[old] = _former(properties[new], new)
     return _mapping(prose(section.__doc__ or ""), properties, schema.get("required", []))
 
 
@@ -46,8 +48,7 @@ def parameters_schema(kind: type[Parameters], beside: Mapping[str, Any]) -> Json
     own = _properties(kind, Parameters, schema)
     properties = {**beside, **own}
     for old, new in kind.former_names.items():
-        note = f"An old name; write `{new}`."
-        properties[old] = {**own[new], "description": note, "deprecated": True, "deprecationMessage": note}
+        properties[old] = _former(own[new], new)
     for old, reason in kind.ignored_names.items():
         properties[old] = _without_effect(reason)
     formerly = set(kind.former_names.values())
@@ -95,6 +96,11 @@ def _properties(model: type[BaseModel], base: type[BaseModel], schema: JsonSchem
 
 def _types(schema: JsonSchema) -> list[object]:
     return [schema.get("type"), *(each.get("type") for each in schema.get("anyOf", []))]
+
+
+def _former(schema: JsonSchema, name: str) -> JsonSchema:
+    note = f"An old name; write `{name}`."
+    return {**schema, "description": note, "deprecated": True, "deprecationMessage": note}
 
 
 def _without_effect(reason: str) -> JsonSchema:

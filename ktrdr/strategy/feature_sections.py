@@ -95,7 +95,13 @@ def _fuzzy_set(
     if "indicator" not in definition:
         findings.problem((*path, "indicator"), "is missing: which indicator's values it is about")
         return None
-    target = _reference(definition["indicator"], (*path, "indicator"), indicators, findings)
+    reference = definition["indicator"]
+    output = definition.get("output")
+    if isinstance(output, str) and isinstance(reference, str) and "." not in reference:
+        reference = f"{reference}.{output}"
+        findings.warning((*path, "output"), f"is an old form; write `indicator: {reference}`")
+        definition = {key: value for key, value in definition.items() if key != "output"}
+    target = _reference(reference, (*path, "indicator"), indicators, findings)
     named = {key: value for key, value in definition.items() if key != "indicator"}
     if not named:
         findings.problem(path, "has no memberships, as in `low: [0, 20, 40]`")

@@ -66,6 +66,7 @@ class Findings:
         if not isinstance(data, Mapping):
             self.problem(path, f"must be a mapping with {', '.join(_names(model))}")
             return None
+        data = self._read_by(model, data, path)
         try:
             return model.model_validate(data)
         except ValidationError as error:
@@ -114,6 +115,7 @@ class Findings:
                 known[field] = value
             else:
                 known[key] = value
+        known = self._read_by(implementation, known, path)
         try:
             made = implementation.model_validate(known)
         except ValidationError as error:
@@ -122,6 +124,22 @@ class Findings:
         for key, reason in made.without_effect().items():
             self.warning((*path, key), f"has no effect: {reason}")
         return made
+
+    def _read_by(self, model: type[BaseModel], data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Leave out keys that nothing reads, each with a warning, but for what looks mistyped.
+
+        What is set for one run is meant to have an effect, and is left to be a problem too.
+        """
+        names = _names(model)
+        unread = [
+            key
+            for key in data
+            if key not in names and _nearest(key, names) is None and not self._override_of((*path, key))
+        ]
+        for key in unread:
+            allowed = ", ".join(names) if names else "none"
+            self.warning((*path, key), f"has no effect: nothing reads this key; allowed: {allowed}")
+        return {key: value for key, value in data.items() if key not in unread}
 
     def _add(self, error: ValidationError, path: Path, model: type[BaseModel]) -> None:
         for detail in error.errors(include_url=False):
@@ -139,13 +157,17 @@ class Findings:
                 nearest = _nearest(given, names) if isinstance(given, str) else None
                 self.problem(where, _readable(detail["msg"], given), nearest)
 
+    def _override_of(self, path: Path) -> bool:
+        """Return whether what is at a path was set for one run, or is there only because of that."""
+        return any(
+            path[: len(overridden)] == overridden
+            or (path == overridden[: len(path)] and bool(path) and path not in self._document.keys)
+            for overridden in self._overridden
+        )
+
     def _at(self, path: Path, message: str, suggestion: str | None, *, is_key: bool) -> Problem:
-        for overridden in self._overridden:
-            if path[: len(overridden)] == overridden or (
-                # A section that is there only because something was put into it.
-                path == overridden[: len(path)] and path and path not in self._document.keys
-            ):
-                return Problem(f"--set {dotted(path)}", message, suggestion=suggestion)
+        if self._override_of(path):
+            return Problem(f"--set {dotted(path)}", message, suggestion=suggestion)
         places = self._document.keys if is_key else self._document.values
         if position := places.get(path):
             return Problem(dotted(path), message, *position, suggestion=suggestion)

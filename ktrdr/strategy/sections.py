@@ -26,6 +26,9 @@ class Section(BaseModel):
     without_effect: ClassVar[Mapping[str, str]] = {}
     """Known keys that do nothing here → why; left out with a warning."""
 
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Spellings that older files use → the key that they mean; accepted with a warning."""
+
     stand_ins: ClassVar[Mapping[str, Any]] = {}
     """Keys that must be there → what to go on with where they are wrong, to find what else is."""
 
@@ -141,6 +144,7 @@ class TrainingSection(Section):
         "detailed_analytics": "every epoch's metrics are in the model's metadata and report",
         "progress_update_frequency": "progress is always reported",
     }
+    former_names: ClassVar[Mapping[str, str]] = {"loss_function": "loss"}
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.001
@@ -205,6 +209,7 @@ class DecisionsSection(Section):
 
     without_effect: ClassVar[Mapping[str, str]] = {
         "num_classes": "the number of classes follows from the labels",
+        "thresholds": "confidence_threshold is the one for every class",
     }
 
     output_format: Literal["classification", "regression"] = "classification"

@@ -55,7 +55,8 @@ class ModelChoice:
 
 def resolve_model(data: Mapping[str, JsonValue], findings: Findings) -> ModelChoice | None:
     """Check ``model``; None if something is wrong."""
-    section = findings.section(ModelSection, meaningful(ModelSection, data, ("model",), findings), ("model",))
+    data = _with_architecture(meaningful(ModelSection, data, ("model",), findings), findings)
+    section = findings.section(ModelSection, data, ("model",))
     if section is None:
         return None
     path: Path = ("model", "architecture")
@@ -67,6 +68,19 @@ def resolve_model(data: Mapping[str, JsonValue], findings: Findings) -> ModelCho
         network = findings.parameters(NETWORKS, section.type, architecture, path, ("model", "type"))
     name = NETWORKS.canonical(section.type) if network is not None else section.type
     return ModelChoice(name, network, section.training)
+
+
+def _with_architecture(data: Mapping[str, JsonValue], findings: Findings) -> Mapping[str, JsonValue]:
+    """Return the section with its architecture, which short files have beside the type."""
+    if "architecture" in data or data.get("type", "mlp") not in NETWORKS.names():
+        return data
+    names = NETWORKS.get(str(data.get("type", "mlp"))).model_fields
+    beside = {key: value for key, value in data.items() if key in names}
+    for key in beside:
+        findings.warning(("model", key), f"belongs into architecture; write model.architecture.{key}")
+    if not beside:
+        return data
+    return {**{key: value for key, value in data.items() if key not in beside}, "architecture": beside}
 
 
 def resolve_decisions(data: Mapping[str, JsonValue], findings: Findings) -> Decisions | None:
@@ -153,7 +167,11 @@ def resolve_training(
     for place in {_AT, *places.values()}:
         half = {key: value for key, value in merged.items() if places[key] == place}
         findings.section(TrainingSection, half, place)
-    right = {key: value for key, value in merged.items() if not findings.is_wrong_within((*places[key], key))}
+    right = {
+        key: value
+        for key, value in merged.items()
+        if key in TrainingSection.model_fields and not findings.is_wrong_within((*places[key], key))
+    }
     section = TrainingSection.model_validate(right)
 
     def at(key: str) -> Path:

@@ -73,8 +73,8 @@ def test_an_endlessly_nested_override_is_refused() -> None:
 
 
 def test_an_unknown_top_level_key_does_not_hide_the_other_problems() -> None:
-    text = changed("  epochs: 60", "  epoch: 60") + "scop: 1\n"
-    assert {found.path for found in refused(text)} == {"training.epoch", "scop"}
+    text = changed("  epochs: 60", "  epoch: 60") + "decision: 1\n"
+    assert {found.path for found in refused(text)} == {"training.epoch", "decision"}
 
 
 def test_a_misspelt_choice_has_the_nearest_one() -> None:

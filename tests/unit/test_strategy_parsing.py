@@ -331,12 +331,6 @@ def test_an_unknown_name_is_an_error_with_the_nearest_one(
         ),
         ("name: eurusd_momentum", "name: ../escape", "name", "pattern"),
         (
-            "hidden_layers: [32, 16]",
-            "hidden_layers: []\n    units: 3",
-            "model.architecture.units",
-            "unknown key",
-        ),
-        (
             "output_format: classification",
             "output_format: clasification",
             "decisions.output_format",

@@ -27,7 +27,7 @@ training_data:
   symbols: { mode: several, symbol: 5 }                # !!
   timeframes: { mode: multi_timeframe, list: [1h, 4hours, 1h], base_timeframe: 1h }   # !!
   start_date: 2017-13-45                               # !
-  date_range: { end: yesterday, until: 2018-01-01 }    # !!
+  date_range: { end: yesterday, ends: 2018-01-01 }    # !!
 indicators:
   rsi_14: { type: rsii, period: 14 }                   # !
   macd: { type: macd, fast_peroid: 12, slow_period: 26.0, fast: 3, fast_period: 5 }   # !!!
@@ -63,7 +63,7 @@ trainig:                                               # !
 training:
   learning_rate: fast                                  # !
   batch_size: 0                                        # !
-  optimizer: { type: adm, lr: 1 }                      # !!
+  optimizer: { type: adm, learning_rat: 1 }            # !!
   early_stopping: { patience: 0, monitor: loss }       # !!
   lr_scheduler: { type: cosine, gamma: 2 }             # !!
   data_split: { train: 0.9, validation: 0.3 }          # !
@@ -72,7 +72,7 @@ training:
 decisions:
   output_format: regresion                             # !
   cost_model: { round_trip_cost: -1 }                  # !!
-  filters: { min_signal_separation: -4, volume: 3 }    # !!
+  filters: { min_signal_separation: -4, min_signal_separatio: 3 }    # !!
 """
 
 
@@ -102,7 +102,7 @@ def test_a_file_with_many_mistakes_is_told_all_of_them_at_their_lines() -> None:
         ("parameters: [0, 0.25]", "parameters: [0, -1]", "[0, -1]"),
         ("fuzzy_set: volatility, timeframes: all", "fuzzy_set: volatility, timeframes: [1h, 1d]", "1d]"),
         ("  batch_size: 32", "  batch_siz: 32", "batch_siz:"),
-        ("  optimizer: adam", "  optimizer: { type: adam, lr: 3 }", "lr:"),
+        ("  optimizer: adam", "  optimizer: { type: adam, learning: 3 }", "learning:"),
         ("    hidden_layers: [32, 16]", "    hidden_layers: [32, 0]", "0]"),
         ("symbol: EURUSD", "symbol: ' '", "' '"),
     ],
@@ -160,6 +160,56 @@ def test_a_wrong_key_in_a_section_of_its_own_does_not_make_up_others() -> None:
     assert [each.path for each in problems(text)] == ["training.data_split.train"]
     text = SAMPLE.replace("    symbol: EURUSD\n", "    symbol: [EURUSD]\n")
     assert [each.path for each in problems(text)] == ["training_data.symbols.symbol"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("name: eurusd_momentum", "risk_management: {}\nname: eurusd_momentum", "risk_management"),
+        ("    period: 24", "    period: 24\n    color: red", "indicators.roc_24.color"),
+        ("  batch_size: 32", "  batch_size: 32\n  shuffle: true", "training.shuffle"),
+        ("  type: mlp", "  type: mlp\n  input_size: 15", "model.input_size"),
+        ("  optimizer: adam", "  optimizer: { type: adam, eps: 3 }", "training.optimizer.eps"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_a_warning_as_in_the_former_system_and_a_problem_when_strict(
+    old: str, new: str, path: str
+) -> None:
+    text = SAMPLE.replace(old, new, 1)
+    (warning,) = parse_strategy(text, source="s.yaml").warnings
+    assert warning.path == path
+    assert "nothing reads this key; allowed: " in warning.message
+    with pytest.raises(StrategyError, match="nothing reads this key"):
+        parse_strategy(text, source="s.yaml", strict=True)
+
+
+def test_what_is_set_for_one_run_is_never_without_effect() -> None:
+    (found,) = problems(SAMPLE, **{"training.shuffle": True})
+    assert found.path == "--set training.shuffle"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "paths"),
+    [
+        ("  loss: focal ", "  loss_function: focal ", ["training.loss_function"]),
+        (
+            "  architecture:\n    hidden_layers: [32, 16]\n    activation: relu\n    dropout: 0.2\n",
+            "  hidden_layers: [32, 16]\n  dropout: 0.2\n",
+            ["model.hidden_layers", "model.dropout"],
+        ),
+        (
+            "    indicator: macd.histogram\n",
+            "    indicator: macd\n    output: histogram\n",
+            ["fuzzy_sets.macd_histogram.output"],
+        ),
+    ],
+)
+def test_older_forms_mean_what_they_meant_with_a_warning(old: str, new: str, paths: list[str]) -> None:
+    assert SAMPLE.count(old) == 1
+    former = parse_strategy(SAMPLE.replace(old, new), source="s.yaml")
+    today = parse_strategy(SAMPLE, source="s.yaml")
+    assert [warning.path for warning in former.warnings] == paths
+    assert former.strategy == today.strategy
 
 
 # --- overrides
