@@ -269,3 +269,19 @@ def test_several_symbols_see_the_same_context(tmp_path: Path) -> None:
     model = execute(prepared, blobs, tmp_path)
     assert model.metadata.training_symbols == ("EURUSD", "OTHER")
     assert set(model.context) == {"fred_R"}
+
+
+def test_a_symbol_may_be_its_own_context_and_is_seen_bar_by_bar_as_its_bars_are(tmp_path: Path) -> None:
+    settings, wish = on_own_files(tmp_path)
+    mean = {"type": "sma", "period": 2}
+    raw = {"timeframes": "all", "normalization": "minmax"}
+    changes = {
+        "context_data": [{"provider": "ib", "symbol": "EURUSD"}],
+        "indicators": {"mean": mean, "other": {**mean, "data_source": "EURUSD"}},
+        "nn_inputs": [{"raw_indicator": "mean", **raw}, {"raw_indicator": "other", **raw}],
+    }
+    blobs = DirectoryBlobStore(settings.blobs_dir)
+    prepared = prepare(replace(wish, overrides={**wish.overrides, **changes}), settings, blobs)
+    assert {dataset.name for dataset in prepared.datasets} == {"EURUSD 1h", "context EURUSD"}
+    scalings = execute(prepared, blobs, tmp_path).metadata.normalization_params
+    assert scalings["1h_mean_raw"] == scalings["1h_other_raw"]
