@@ -40,6 +40,7 @@ class StrategySection(Section):
         "deployment": "it says where a model may be used, and does not change its training",
         "scope": "it is not about training",
         "backtest": "it is not about training",
+        "hypothesis": "it is not about training",
     }
     stand_ins: ClassVar[Mapping[str, Any]] = {
         "name": "x",
@@ -143,6 +144,7 @@ class TrainingSection(Section):
         "analytics": "every epoch's metrics are in the model's metadata and report",
         "detailed_analytics": "every epoch's metrics are in the model's metadata and report",
         "progress_update_frequency": "progress is always reported",
+        "date_range": "the dates that count are in training_data",
     }
     former_names: ClassVar[Mapping[str, str]] = {"loss_function": "loss"}
 

@@ -192,6 +192,8 @@ def test_what_is_set_for_one_run_is_never_without_effect() -> None:
     ("old", "new", "paths"),
     [
         ("  loss: focal ", "  loss_function: focal ", ["training.loss_function"]),
+        ("    signal_period: 9\n", "    signal_period: 9\n    period: 12\n", ["indicators.macd.period"]),
+        ("name: eurusd_momentum", "hypothesis: it will\nname: eurusd_momentum", ["hypothesis"]),
         (
             "  architecture:\n    hidden_layers: [32, 16]\n    activation: relu\n    dropout: 0.2\n",
             "  hidden_layers: [32, 16]\n  dropout: 0.2\n",

@@ -109,6 +109,9 @@ class Macd(Indicator):
         "slow": "slow_period",
         "signal": "signal_period",
     }
+    ignored_names: ClassVar[Mapping[str, str]] = {
+        "period": "there are three, fast_period, slow_period and signal_period"
+    }
 
     fast_period: Annotated[int, Field(ge=2, le=100)] = 12
     slow_period: Annotated[int, Field(ge=2, le=200)] = 26
