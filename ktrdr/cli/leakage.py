@@ -35,7 +35,8 @@ def check_leakage(
     """Try whether anything of a strategy looks into the future: indicators, memberships, scaling, labels.
 
     Each is computed again without the bars after some bar, and with made-up ones instead: nothing up to there
-    may change. Exit status 1 if something does; it names the feature, the bar and both values.
+    may change. Exit status 1 if something does; it names the feature, the bar and both values. Likewise if a
+    part breaks its contract, as one that has another warm-up than it declares.
     """
     checks: list[LeakCheck] = []
     with reporting_errors(as_json=as_json):
@@ -50,13 +51,17 @@ def check_leakage(
             if not as_json:
                 _print(check)
     leaks = sum(len(check.leaks) for check in checks)
+    faults = sum(len(check.faults) for check in checks)
     if as_json:
-        print_json({"leaks": leaks, "checks": [asdict(check) for check in checks]})
-    elif leaks:
-        err.print(f"{leaks} value{'s' if leaks != 1 else ''} known too early.", style="red")
-    else:
+        found = [asdict(check) for check in checks]
+        print_json({"leaks": leaks, "faults": faults, "checks": found})
+    elif not leaks and not faults:
         err.print(f"Nothing of {parsed.name} looks into the future.", style="green")
-    if leaks:
+    else:
+        counts = ((leaks, "value", "known too early"), (faults, "contract", "broken"))
+        said = [f"{count} {what}{'s' if count != 1 else ''} {how}" for count, what, how in counts if count]
+        err.print(f"{', '.join(said)}.", style="red")
+    if leaks or faults:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -87,7 +92,9 @@ def _go_on() -> None:
 
 
 def _print(check: "LeakCheck") -> None:
-    mark = Text("✗ ", style="red") if check.leaks else Text("✓ ", style="green")
+    mark = Text("✗ ", style="red") if check.leaks or check.faults else Text("✓ ", style="green")
     out.print(mark + Text(f"{check.kind:<14}{check.subject}"), soft_wrap=True)
+    for fault in check.faults:
+        out.print(Text(f"  {fault}"), soft_wrap=True)
     for leak in check.leaks:
         out.print(Text(f"  {leak.feature}, bar of {leak.time}: {leak.message}"), soft_wrap=True)

@@ -1,4 +1,7 @@
-"""Does anything of a strategy look into the future? Tried on its own bars, part by part and as a whole."""
+"""Does anything of a strategy look into the future? Tried on its own bars, part by part and as a whole.
+
+And does each part keep what its base class promises, without which nobody could say?
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from ktrdr.errors import DataError
-from ktrdr.features.causality import Leak, indicator_leaks, membership_leaks, normalization_leaks
+from ktrdr.features.causality import (
+    Leak,
+    indicator_leaks,
+    membership_leaks,
+    normalization_leaks,
+    with_another_future,
+)
 from ktrdr.features.compute import (
     FeatureMatrix,
     IndicatorValues,
@@ -16,9 +25,11 @@ from ktrdr.features.compute import (
     compute_features,
     compute_indicators,
 )
+from ktrdr.features.contract import indicator_faults, membership_faults
 from ktrdr.features.feature_causality import feature_leaks
 from ktrdr.features.plan import FeatureColumn
 from ktrdr.labels.causality import LabelLeak, find_label_leak
+from ktrdr.labels.contract import label_faults
 from ktrdr.market.bars import Bars
 from ktrdr.market.context import ContextTable
 from ktrdr.strategy import Strategy
@@ -49,6 +60,8 @@ class LeakCheck:
     """``indicator``, ``membership``, ``normalization``, ``alignment`` or ``label``."""
     subject: str
     leaks: tuple[LeakFound, ...]
+    faults: tuple[str, ...] = ()
+    """What it does otherwise than its base class says, such as another warm-up than it declares."""
 
 
 def check_leakage(
@@ -84,8 +97,11 @@ def check_leakage(
                 f"{len(table)} rows of {place} are too few to try '{name}' on.",
                 fix="Use a longer range of dates.",
             )
-        leaks = indicator_leaks(plan.indicators[name], table, seed=seed)
-        yield LeakCheck("indicator", f"{name} on {place}", _found(name, leaks, table.index))
+        # On made-up bars, as on these a first value may be undefined: relative to zero, for example.
+        made_up = with_another_future(table, 0, np.random.default_rng(seed))
+        faults = tuple(map(str, indicator_faults(plan.indicators[name], made_up)))
+        found = _found(name, indicator_leaks(plan.indicators[name], table, seed=seed), table.index)
+        yield LeakCheck("indicator", f"{name} on {place}", found, faults)
     matrix = compute_features(plan, values, bars, check, context)
     complete = np.flatnonzero(~np.isnan(matrix.values).any(axis=1))
     if len(complete) < _FEWEST_ROWS:
@@ -94,12 +110,13 @@ def check_leakage(
             fix="Use a longer range of dates.",
         )
     yield from _columns(strategy, values, matrix, complete, check, seed, bars, context)
-    leaks = feature_leaks(plan, bars, context, check, seed=seed)
-    found = _found("", leaks, matrix.times)
+    found = _found("", feature_leaks(plan, bars, context, check, seed=seed), matrix.times)
     yield LeakCheck("alignment", f"all {len(plan.columns)} features together", found)
     base = bars[strategy.base_timeframe]
+    faults = label_faults(strategy.label, base, check)
     leak = find_label_leak(strategy.label, base, check, seed=seed)
-    yield LeakCheck("label", strategy.label_source, () if leak is None else (_of_label(strategy, leak),))
+    found = () if leak is None else (_of_label(strategy, leak),)
+    yield LeakCheck("label", strategy.label_source, found, faults)
 
 
 def _of_label(strategy: Strategy, leak: LabelLeak) -> LeakFound:
@@ -127,7 +144,9 @@ def _columns(
             source = plan.sources.get(column.indicator_id)
             index = (bars[column.timeframe] if source is None else context[source]).index
             leaks = membership_leaks(column.membership, values[output], seed=seed)
-            yield LeakCheck("membership", column.feature_id, _found(column.feature_id, leaks, index))
+            found = _found(column.feature_id, leaks, index)
+            faults = tuple(map(str, membership_faults(column.membership, values[output])))
+            yield LeakCheck("membership", column.feature_id, found, faults)
         elif column.normalization != "none":
             leaks = normalization_leaks(
                 column.normalization, matrix.values[complete, number], training, seed=seed

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ktrdr.errors import UnknownNameError
-from ktrdr.features.causality import indicator_leaks
+from ktrdr.features.causality import indicator_leaks, with_another_future
 from ktrdr.features.contract import indicator_faults
 from ktrdr.features.indicators import INDICATORS, Indicator
 
@@ -65,6 +65,8 @@ def test_every_indicator_is_tested_with_short_windows_too() -> None:
 @pytest.mark.parametrize("indicator", VARIANTS)
 def test_every_indicator_keeps_its_promises(indicator: Indicator, eurusd: pd.DataFrame) -> None:
     assert indicator_faults(indicator, eurusd) == ()
+    made_up = with_another_future(eurusd.iloc[:400], 0, np.random.default_rng(1))
+    assert indicator_faults(indicator, made_up) == ()
     for values in indicator.compute(eurusd).values():
         assert np.isfinite(values[indicator.warmup_bars :]).all()
 

@@ -99,6 +99,7 @@ def with_plan(strategy: Strategy, **changes: Any) -> Strategy:
 def test_what_comes_with_it_does_not_look_ahead(strategy: Strategy, bars: dict[str, Bars]) -> None:
     checks = list(check_leakage(strategy, bars, {}, nobody_cancels))
     assert [each.leaks for each in checks] == [()] * len(checks)
+    assert [each.faults for each in checks] == [()] * len(checks)
     assert [each.kind for each in checks] == [*["indicator"] * 4, *["membership"] * 8, "alignment", "label"]
 
 
@@ -114,6 +115,54 @@ def test_an_indicator_that_looks_ahead_is_named_and_so_are_its_features(
     assert float(leak.before) == pytest.approx(bars["1h"]["close"].iloc[bar + 1], rel=1e-5)
     assert leak.before != leak.after
     assert {each.feature for each in found["alignment"].leaks} <= {"1h_momentum_down", "1h_momentum_up"}
+
+
+class LateStart(FarSighted):
+    """The close, from the first bar on, though ten bars later is what it declares."""
+
+    @property
+    def warmup_bars(self) -> int:
+        return 10
+
+    def compute(self, bars: Bars) -> Mapping[str, FloatArray]:
+        return {"": bars["close"].to_numpy(dtype=np.float64)}
+
+
+class TooHigh(Membership):
+    """Two of everything."""
+
+    def degree(self, values: FloatArray) -> FloatArray:
+        return np.where(np.isnan(values), np.nan, 2.0)
+
+
+class Unsteady(LabelSource):
+    """By chance."""
+
+    classes = ("BUY", "SELL")
+
+    @property
+    def horizon_bars(self) -> int:
+        return 0
+
+    def compute(self, bars: Bars, check: Callable[[], None]) -> Labels:
+        times = pd.DatetimeIndex(bars.index)
+        return Labels(times, np.random.default_rng().integers(0, 2, len(bars)), times)
+
+
+def test_a_part_that_breaks_its_contract_is_named(strategy: Strategy, bars: dict[str, Bars]) -> None:
+    first, *others = strategy.feature_plan.columns
+    broken = with_plan(
+        replace(strategy, label=Unsteady(), label_source="unsteady"),
+        indicators={**strategy.feature_plan.indicators, "roc_10": LateStart()},
+        columns=(replace(first, membership=TooHigh()), *others),
+    )
+    checks = check_leakage(broken, bars, {}, nobody_cancels)
+    said = {each.subject: " ".join(each.faults) for each in checks if each.faults}
+    assert said.pop(first.feature_id).startswith("The result is 2 for ")
+    assert said == {
+        "roc_10 on 1h": "The result has its first value at bar 0, where warmup_bars declares 10.",
+        "unsteady": "the labels are others each time they are computed",
+    }
 
 
 def test_a_membership_that_looks_ahead_is_named(strategy: Strategy, bars: dict[str, Bars]) -> None:
