@@ -38,10 +38,19 @@ BUY, HOLD, SELL = range(3)
 
 
 class LabelSource(Parameters, ABC):
-    """Looks into the future of each bar, on purpose, to say what should have been done there."""
+    """Looks into the future of each bar, on purpose, to say what should have been done there.
+
+    What a label depends on must be known when it says so, lest one part of the data tells of the next: see
+    `ktrdr.labels.causality.find_label_leak`.
+    """
 
     classes: ClassVar[tuple[str, ...]] = ()
     """Names of the classes by number; empty for regression."""
+
+    @property
+    def warmup_bars(self) -> int:
+        """Bars at the start that never have a label, because it takes others before it."""
+        return 0
 
     @property
     @abstractmethod

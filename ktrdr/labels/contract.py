@@ -70,6 +70,8 @@ def _faults_of(labels: Labels, source: LabelSource, bars: Bars) -> Iterator[str]
         yield f"times has {labels.times[int((places < 0).argmax())]}, at which there is no bar"
     elif (np.diff(places) <= 0).any():
         yield "times are not strictly increasing"
+    elif count and places[0] < source.warmup_bars:
+        yield f"the bar of {labels.times[0]} has a label, but warmup_bars is {source.warmup_bars}"
     if (known < 0).any():
         yield f"known_at has {labels.known_at[int((known < 0).argmax())]}, at which there is no bar"
     elif (known < places).any():

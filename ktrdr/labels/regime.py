@@ -76,6 +76,11 @@ class Regime(LabelSource):
         return self
 
     @property
+    def warmup_bars(self) -> int:
+        """Those before the usual deviation and the average true range are known."""
+        return max(self.vol_lookback, self.atr_period - 1)
+
+    @property
     def horizon_bars(self) -> int:
         """0: a leg may last for any number of bars."""
         return 0
@@ -84,7 +89,8 @@ class Regime(LabelSource):
         """Label the bars of every leg whose end is certain."""
         check()
         begin = self.atr_period - 1  # where the average true range is known
-        require_bars(bars, max(begin, self.vol_lookback) + self.atr_period + 1, "regime")
+        first = self.warmup_bars
+        require_bars(bars, first + self.atr_period + 1, "regime")
         high, low, close = prices(bars, "high"), prices(bars, "low"), prices(bars, "close")
         check()
         closes = close[begin:]
@@ -97,11 +103,10 @@ class Regime(LabelSource):
         micro = trace(closes, self.micro_atr_mult * ranges, check)
         known = _known_at(macro, micro)
         turns = macro.starts[macro.turns][: len(known) + 1]
-        first = max(begin, self.vol_lookback)
         last = min(begin + int(turns[-1]), len(bars) - self.atr_period) if len(known) else 0
         if first >= last:
             raise DataError(
-                f"Of {len(bars)} bars, none after the first {self.vol_lookback} is in a leg of "
+                f"Of {len(bars)} bars, none after the first {first} is in a leg of "
                 f"{self.macro_atr_mult:g} average true ranges that has ended, so regime labels none.",
                 fix="Lower macro_atr_mult or vol_lookback, or use a longer range of dates.",
             )

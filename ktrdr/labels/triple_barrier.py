@@ -92,6 +92,11 @@ class TripleBarrier(LabelSource):
         return {"cusum_multiplier": "it takes a cusum_threshold of 0 or below"}
 
     @property
+    def warmup_bars(self) -> int:
+        """Those before the volatility is known: it takes ``vol_span`` ranges or returns."""
+        return self.vol_span - (1 if self.vol_method == "atr" else 0)
+
+    @property
     def horizon_bars(self) -> int:
         """The holding period; many labels are known sooner."""
         return self.max_holding_period
@@ -99,7 +104,7 @@ class TripleBarrier(LabelSource):
     def compute(self, bars: Bars, check: Callable[[], None]) -> Labels:
         """Label the bars; each label is known at the bar that met a barrier, or at the end of the period."""
         check()
-        first = self.vol_span - (1 if self.vol_method == "atr" else 0)
+        first = self.warmup_bars
         require_bars(bars, first + self.max_holding_period + 1, "triple_barrier")
         high, low, close = prices(bars, "high"), prices(bars, "low"), prices(bars, "close")
         check()

@@ -41,7 +41,7 @@ def explain(parsed: ParsedStrategy) -> Explanation:
             base_timeframe=strategy.base_timeframe,
             start=strategy.start,
             end=strategy.end,
-            at_least=first_bar + network.window - 1 + rows + label.horizon_bars,
+            at_least=max(first_bar + network.window - 1, label.warmup_bars) + rows + label.horizon_bars,
         ),
         context=[
             ContextExplained(source, entry.definition(source)) for source, entry in strategy.context.items()

@@ -93,6 +93,10 @@ LATER = pd.Timestamp("2030-01-01", tz="UTC")
         ),
         (plugin(lambda it: replace(it, times=it.times[::-1])), "times are not strictly increasing"),
         (
+            plugin(lambda it: it, warmup_bars=property(lambda self: 2)),
+            "the bar of 2020-01-01 00:00:00+00:00 has a label, but warmup_bars is 2",
+        ),
+        (
             plugin(lambda it: replace(it, known_at=it.known_at.where(it.known_at < it.times[9], LATER))),
             "known_at has 2030-01-01 00:00:00+00:00, at which there is no bar",
         ),

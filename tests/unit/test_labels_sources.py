@@ -95,6 +95,8 @@ def test_labels_are_in_order_of_time_and_known_after_their_bar(
     assert ahead.min() >= 1
     if source.horizon_bars:
         assert ahead.max() <= source.horizon_bars
+    if getattr(source, "cusum_threshold", None) is None:  # else the first event may come later
+        assert labels.times[0] == eurusd.index[source.warmup_bars]
     if labels.weights is not None:
         assert len(labels.weights) == len(labels.times)
         assert labels.weights.min() > 0

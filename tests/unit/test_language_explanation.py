@@ -73,6 +73,15 @@ def test_with_one_bar_less_than_it_says_there_is_nothing_to_train(
         split_of(strategy, {"1d": bars.iloc[:-1]})
 
 
+def test_bars_that_only_the_labels_need_count_too() -> None:
+    needed = []
+    for span in (2, 300, 400):
+        _, explanation = read("eurusd_momentum", **{"training.labels.vol_span": span})
+        needed.append(explanation.bars.at_least)
+    assert needed[2] - needed[1] == 100
+    assert needed[1] - needed[0] == 300 - 1 - explanation.first_bar
+
+
 def test_the_first_bar_is_the_first_with_every_feature_also_of_a_coarser_timeframe(
     random_bars: Callable[..., pd.DataFrame],
 ) -> None:
