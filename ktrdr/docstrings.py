@@ -1,10 +1,12 @@
 """What the code says of itself, for those who read it elsewhere: in schemas, lists and help texts."""
 
 import ast
+import functools
 import inspect
 import re
-import textwrap
+import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydantic import BaseModel
 
@@ -41,17 +43,23 @@ def field_descriptions(model: type[BaseModel], base: type[BaseModel]) -> dict[st
     """
     found: dict[str, str] = {}
     for ancestor in reversed([each for each in model.__mro__ if issubclass(each, base)]):
-        try:
-            source = inspect.getsource(ancestor)
-        except (OSError, TypeError):  # made without a file, as in an interpreter
-            continue
-        (definition,) = ast.parse(textwrap.dedent(source)).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in zip(definition.body, definition.body[1:], strict=False):
+        definition = _classes_of(ancestor.__module__).get(ancestor.__name__)
+        body = definition.body if definition is not None else []
+        for field, below in pairwise(body):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
                     found[name] = prose(text)
     return found
+
+
+@functools.cache
+def _classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name; none where there is no file, as in an interpreter."""
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError, KeyError):
+        return {}
+    return {each.name: each for each in ast.walk(ast.parse(source)) if isinstance(each, ast.ClassDef)}
 
 
 def prose(docstring: str) -> str:

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ktrdr.errors import KtrdrError
+from ktrdr.plugins import PLUGIN_GROUPS, installed_plugins
+from ktrdr.registry import Registry
 from ktrdr.settings import Settings
 
 _PACKAGES = ("ktrdr", "torch", "TA-Lib", "numpy", "pandas", "pyarrow", "sqlalchemy", "pydantic", "obstore")
@@ -50,6 +53,20 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _broker(settings)
     yield _market_data(settings)
     yield _strategies(settings)
+    if any(installed_plugins(group) for group in PLUGIN_GROUPS):
+        from ktrdr.language.catalog import REGISTRIES
+
+        yield from examine_plugins(REGISTRIES)
+
+
+def examine_plugins(registries: Mapping[str, Registry[Any]]) -> Iterator[Finding]:
+    """Look at the implementations of other distributions, by what they are called in the plural."""
+    for family, registry in registries.items():
+        for name, _ in registry:
+            if (plugin := registry.plugin_of(name)) is not None:
+                yield Finding("plug-in", Health.OK, f"{name} ({family}) of {plugin}")
+        for fault in registry.faults():
+            yield Finding("plug-in", Health.PROBLEM, fault.message, fault.fix)
 
 
 def _python() -> Finding:

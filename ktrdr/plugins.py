@@ -8,7 +8,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 from ktrdr.errors import PluginError
 
-_GROUPS = "ktrdr."
+PLUGIN_GROUPS = ("ktrdr.indicators", "ktrdr.memberships", "ktrdr.labels", "ktrdr.networks", "ktrdr.losses")
+"""What entry points are looked for in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def installed_plugins(group: str) -> Sequence[EntryPoint]:
 @functools.cache
 def _all_installed() -> tuple[EntryPoint, ...]:
     found = entry_points()
-    ours = [each for group in found.groups if group.startswith(_GROUPS) for each in found.select(group=group)]
+    ours = [each for group in PLUGIN_GROUPS for each in found.select(group=group)]
     return tuple(sorted(ours, key=lambda each: (each.group, each.name, plugin_of(each).distribution)))
 
 

@@ -175,7 +175,7 @@ for command in sys.argv[1:]:
     assert CliRunner().invoke(app, command.split()).exit_code == 0, command
 assert "torch" not in sys.modules
 """
-    names = ("indicators", "labels", "networks", "losses --json", "memberships gaussian")
+    names = ("indicators --json", "networks")
     momentum = STRATEGIES / "eurusd_momentum.yaml"
     commands = [*names, f"strategies explain {momentum}", f"strategies validate {momentum}"]
     subprocess.run([sys.executable, "-c", program, *commands], check=True, timeout=60)

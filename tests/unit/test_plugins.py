@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.doctor import Health, examine_plugins
 from ktrdr.errors import PluginError, UnknownNameError
 from ktrdr.features.indicators import INDICATORS, Indicator
 from ktrdr.registry import Registry
@@ -101,6 +102,15 @@ def test_a_plugin_with_a_name_of_ours_is_an_error_that_names_both(name: str, sit
     install(site, "other-rsi", GOOD, {f"ktrdr.indicators:{name}": "Range"})
     with pytest.raises(PluginError, match=rf"'{name}' .* of ktrdr itself and of other-rsi 1\.0"):
         registry_of(site).get(name)
+
+
+def test_the_doctor_says_which_there_are_and_what_is_wrong(site: Path) -> None:
+    install(site, "doctors-range", GOOD, {"ktrdr.indicators:range": "Range"})
+    install(site, "doctors-rsi", GOOD, {"ktrdr.indicators:rsi": "Range"})
+    found = list(examine_plugins({"indicators": registry_of(site)}))
+    assert [(each.health, each.fix is None) for each in found] == [(Health.OK, True), (Health.PROBLEM, False)]
+    assert found[0].detail == "range (indicators) of doctors-range 1.0"
+    assert "doctors-rsi 1.0" in found[1].detail
 
 
 def test_two_plugins_of_one_name_are_an_error_that_names_both(site: Path) -> None:
