@@ -15,6 +15,7 @@ from ktrdr.strategy.context_section import ContextChoice
 from ktrdr.strategy.findings import Findings
 from ktrdr.strategy.market_section import MarketChoice
 from ktrdr.strategy.sections import InputSection
+from ktrdr.strategy.wording import readable
 from ktrdr.strategy.yaml_source import Path
 
 _NAME_CHARACTERS = "letters, digits and _"
@@ -145,7 +146,7 @@ def _membership(definition: JsonValue, path: Path, findings: Findings) -> Member
 
 def _of_parameter(detail: ErrorDetails) -> str:
     field = f"{detail['loc'][-1]}: " if detail["loc"] else ""
-    return field + detail["msg"].removeprefix("Value error, ")
+    return field + readable([detail])
 
 
 def _numbers(parameters: JsonValue) -> list[float] | None:

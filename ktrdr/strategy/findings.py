@@ -1,15 +1,16 @@
 """Collects what is wrong with a strategy, so that all of it is reported in one go."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ktrdr.errors import PluginError, Problem, UnknownNameError
 from ktrdr.parameters import Parameters
 from ktrdr.registry import Registry, nearest_name
 from ktrdr.strategy.sections import Section
+from ktrdr.strategy.wording import choices, readable
 from ktrdr.strategy.yaml_source import Path, YamlDocument, dotted
 
 S = TypeVar("S", bound=Section)
@@ -142,20 +143,25 @@ class Findings:
         return {key: value for key, value in data.items() if key not in unread}
 
     def _add(self, error: ValidationError, path: Path, model: type[BaseModel]) -> None:
+        by_place: dict[Path, list[ErrorDetails]] = {}
         for detail in error.errors(include_url=False):
-            where = (*path, *_former(detail["loc"], model))
-            if detail["type"] == "extra_forbidden":
-                key = str(detail["loc"][-1])
+            by_place.setdefault((*path, *_place(detail["loc"])), []).append(detail)
+        for where, details in by_place.items():
+            # Of a value that may be this or that, what fits but for a part of it is what was meant.
+            if any(other[: len(where)] == where and other != where for other in by_place):
+                continue
+            first = details[0]
+            if first["type"] == "extra_forbidden":
+                key = str(first["loc"][-1])
                 names = _names(model)
                 allowed = ", ".join(names) if names else "none"
                 self.problem(where, f"unknown key; allowed: {allowed}", _nearest(key, names), is_key=True)
-            elif detail["type"] == "missing":
+            elif first["type"] == "missing":
                 self.problem(where, "is missing")
             else:
-                given = detail["input"]
-                names = re.findall("'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
-                nearest = _nearest(given, names) if isinstance(given, str) else None
-                self.problem(where, _readable(detail["msg"], given), nearest)
+                given = first["input"]
+                nearest = _nearest(given, choices(first)) if isinstance(given, str) else None
+                self.problem(where, readable(details), nearest)
 
     def _override_of(self, path: Path) -> bool:
         """Return whether what is at a path was set for one run, or is there only because of that."""
@@ -178,38 +184,13 @@ class Findings:
         return Problem(dotted(path), message, suggestion=suggestion)
 
 
-_PLAIN = {
-    "a valid string": "text",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-    "a valid dictionary": "a mapping",
-    "a valid list": "a list",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "above",
-    "less than": "below",
-}
-
-
 def _names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _former(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
-    """Return the location with the parts dropped that pydantic adds for unions and the like."""
+def _place(location: tuple[int | str, ...]) -> Path:
+    """Return the location without the parts that pydantic adds for unions and the like."""
     return tuple(part for index, part in enumerate(location) if index == 0 or isinstance(part, int))
-
-
-def _readable(message: str, value: object) -> str:
-    text = re.sub(r"^(Value error|Assertion failed), ", "", message)
-    text = re.sub(r"^(Input|String) should ", "must ", text)
-    for technical, plain in _PLAIN.items():
-        text = text.replace(technical, plain)
-    shown = repr(value)
-    if isinstance(value, str | int | float | bool | None) and len(shown) <= 60 and shown not in text:
-        text += f", not {shown}"
-    return text[:1].lower() + text[1:]
 
 
 def _nearest(name: str, names: Sequence[str]) -> str | None:

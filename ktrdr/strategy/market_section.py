@@ -125,6 +125,10 @@ def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple
     fine = not any(findings.is_wrong_within((*path, key)) for key in ("timeframe", "list", "timeframes"))
     for position, name in enumerate(listed):
         fine &= _is_timeframe(name, where if where[-1] == "timeframe" else (*where, position), findings)
+    base = timeframes.base_timeframe
+    if fine and base is not None and base not in listed:
+        findings.unknown((*path, "base_timeframe"), "timeframe", base, listed)
+        fine = False
     if len(set(listed)) < len(listed):
         findings.problem(where, "names a timeframe twice")
         fine = False
@@ -135,10 +139,6 @@ def _timeframes(section: TrainingDataSection, findings: Findings) -> tuple[tuple
         fine = False
     elif timeframes.mode == "multi_timeframe" and len(listed) < 2:
         findings.problem(where, "mode multi_timeframe needs at least two timeframes")
-        fine = False
-    base = timeframes.base_timeframe
-    if fine and base is not None and base not in listed:
-        findings.unknown((*path, "base_timeframe"), "timeframe", base, listed)
         fine = False
     if not fine:
         return None

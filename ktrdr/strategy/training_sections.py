@@ -102,8 +102,7 @@ def resolve_decisions(data: Mapping[str, JsonValue], findings: Findings) -> Deci
         )
     if section.output_format == "regression" and section.confidence_threshold is not None:
         findings.warning((*path, "confidence_threshold"), "has no effect: regression decides by cost_model")
-    if filters is None:
-        return None
+    filters = filters or FiltersSection()
     return Decisions(
         output_format=section.output_format,
         confidence_threshold=0.5 if section.confidence_threshold is None else section.confidence_threshold,

@@ -118,6 +118,23 @@ def test_a_wrong_value_is_shown_where_it_stands_and_an_unknown_key_where_that_do
     assert text.splitlines()[found.line - 1][found.column - 1 :].startswith(place)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  optimizer: adam", "  optimizer: [adam]", "must be text or a mapping"),
+        ("  batch_size: 32", "  early_stopping: x", "must be true or false or a mapping, not 'x'"),
+        ("[35, 50, 65]", "{ type: gaussian, parameters: [50, 0] }", "sigma: must be above 0, not 0.0"),
+        ("volatility, timeframes: all", "volatility, timeframes: [5]", "must be text, not 5"),
+    ],
+)
+def test_what_a_value_may_be_is_said_in_words_of_the_file(old: str, new: str, message: str) -> None:
+    text = SAMPLE.replace(
+        "  early_stopping:\n    patience: 12\n    min_delta: 0.0001\n    monitor: val_loss\n", ""
+    )
+    (found,) = problems(text.replace(old, new))
+    assert found.message == message
+
+
 def test_a_mistyped_section_hides_nothing() -> None:
     text = SAMPLE.replace("indicators:\n", "indicatores:\n").replace("  batch_size: 32", "  batch_size: 0")
     found = problems(text)
