@@ -1,49 +1,32 @@
 """The executor: from a job to a trained model, whoever asks and wherever it runs."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import pandas as pd
 import torch
 
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import DataError, StrategyError
-from ktrdr.events.references import DatasetKind
-from ktrdr.features.compute import (
-    FeatureMatrix,
-    compute_features,
-    compute_indicators,
-    drop_warmup,
-    of_context,
-)
+from ktrdr.errors import StrategyError
 from ktrdr.features.indicator_cache import IndicatorCache
 from ktrdr.features.normalization import apply_scalings, fit_scalings
-from ktrdr.features.windows import complete_windows
-from ktrdr.labels import Labels
-from ktrdr.labels.contract import sound_labels
-from ktrdr.market.bars import Bars
-from ktrdr.market.context import ContextTable
-from ktrdr.market.snapshot import read_snapshot
-from ktrdr.market.timeframe import Timeframe
 from ktrdr.models.bundle import pack
 from ktrdr.models.inference import predict
 from ktrdr.networks.contract import require_sound
 from ktrdr.strategy import parse_strategy
-from ktrdr.strategy.strategy import Strategy
 from ktrdr.training.cancellation import CancellationToken
 from ktrdr.training.class_balance import balance_classes
 from ktrdr.training.device import open_device
 from ktrdr.training.evaluation import evaluate
 from ktrdr.training.fit import Task, fit
-from ktrdr.training.job import Dataset, TrainedModel, TrainingJob
-from ktrdr.training.labelled_rows import LabelledRows, match, together
+from ktrdr.training.job import TrainedModel, TrainingJob
+from ktrdr.training.labelled_rows import LabelledRows
 from ktrdr.training.memory import out_of_memory_as_error, peak_memory_bytes, reset_peak_memory
 from ktrdr.training.packaging import FinishedTraining, make_files, make_manifest
+from ktrdr.training.panel import features_of, indicators_of, labels_of, rows_of
 from ktrdr.training.progress import Observer, Stage
 from ktrdr.training.reporting import Reporter
 from ktrdr.training.reproducibility import Randomness, reproducible
 from ktrdr.training.samples import Samples
 from ktrdr.training.split import RowNumbers, split_rows
+from ktrdr.training.tables import read_tables
 from ktrdr.training.weighted_loss import WeightedLoss
 
 _KEPT_INDICATORS_BYTES = 64 * 1024 * 1024
@@ -110,32 +93,20 @@ def _train(
             raise
         strategy = parsed.strategy
         plan, classes, loss = strategy.feature_plan, strategy.label.classes, strategy.training.loss
-        bars = {symbol: _read_bars(job, strategy, symbol, reporter) for symbol in strategy.symbols}
-        context = _read_context(job, strategy, reporter)
-        base = {symbol: tables[strategy.base_timeframe] for symbol, tables in bars.items()}
+        tables = read_tables(job, strategy, reporter.check)
         note(
-            rows=sum(map(len, base.values())),
+            rows=tables.rows,
             timeframes=list(strategy.timeframes),
             symbols=list(strategy.symbols),
-            context=list(context),
+            context=list(tables.context),
         )
 
     with reporter.stage(Stage.INDICATORS) as note:
-        values = {
-            symbol: compute_indicators(
-                plan, tables, reporter.check, context, indicators.on(_hashes(job, symbol))
-            )
-            for symbol, tables in bars.items()
-        }
+        values = indicators_of(strategy, tables, indicators, reporter.check)
         note(indicators=len(plan.indicators), outputs=sum(map(len, values.values())))
 
     with reporter.stage(Stage.MEMBERSHIPS) as note:
-        matrices: dict[str, FeatureMatrix] = {}
-        warmup_rows = 0
-        for symbol, tables in bars.items():
-            matrix = compute_features(plan, values[symbol], tables, reporter.check, context)
-            matrices[symbol], dropped = drop_warmup(matrix)
-            warmup_rows += dropped
+        matrices, warmup_rows = features_of(strategy, tables, values, reporter.check)
         note(
             rows=sum(len(matrix.times) for matrix in matrices.values()),
             columns=len(plan.columns),
@@ -143,10 +114,8 @@ def _train(
         )
 
     with reporter.stage(Stage.LABELS) as note:
-        labels = {
-            symbol: sound_labels(strategy.label, table, reporter.check) for symbol, table in base.items()
-        }
-        rows, window_rows = _label(strategy, matrices, labels, base)
+        labels = labels_of(strategy, tables, reporter.check)
+        rows, window_rows = rows_of(strategy, tables, matrices, labels)
         note(
             source=strategy.label_source,
             labels=sum(len(found.times) for found in labels.values()),
@@ -214,71 +183,6 @@ def _train(
     reporter.finished()
     manifest = make_manifest(finished, files, bundle, reporter.timings, peak_memory_bytes())
     return TrainedModel(manifest, bundle)
-
-
-def _read_bars(job: TrainingJob, strategy: Strategy, symbol: str, reporter: Reporter) -> dict[str, Bars]:
-    """Return a symbol's bars of each of the strategy's timeframes."""
-    bars = {}
-    for timeframe in strategy.timeframes:
-        reporter.check()
-        found = [
-            dataset
-            for dataset in job.datasets
-            if (dataset.ref.kind, dataset.ref.symbol, dataset.ref.timeframe)
-            == (DatasetKind.BARS, symbol, timeframe)
-        ]
-        bars[timeframe] = _read(found, f"{symbol} {timeframe}", job)
-    return bars
-
-
-def _read_context(job: TrainingJob, strategy: Strategy, reporter: Reporter) -> dict[str, ContextTable]:
-    """Return the rows of each of the strategy's context series, which are the same for every symbol."""
-    context = {}
-    for source in strategy.context:
-        reporter.check()
-        found = [
-            dataset
-            for dataset in job.datasets
-            if (dataset.ref.kind, dataset.ref.symbol) == (DatasetKind.CONTEXT, source)
-        ]
-        context[source] = _read(found, f"context {source}", job)
-    return context
-
-
-def _hashes(job: TrainingJob, symbol: str) -> dict[str, str]:
-    """Return the hashes of the tables that a symbol's indicators are computed on."""
-    return {
-        ref.timeframe if ref.kind is DatasetKind.BARS else of_context(ref.symbol): ref.blob.sha256
-        for ref in (dataset.ref for dataset in job.datasets)
-        if ref.kind is DatasetKind.CONTEXT or ref.symbol == symbol
-    }
-
-
-def _read(found: list[Dataset], what: str, job: TrainingJob) -> pd.DataFrame:
-    if len(found) != 1:
-        given = ", ".join(dataset.ref.name for dataset in job.datasets)
-        raise DataError(
-            f"The strategy needs one dataset of {what}; given: {given or 'none'}.",
-            fix="Submit the training again, so that its data is prepared anew.",
-        )
-    return read_snapshot(found[0].path, found[0].ref.kind)
-
-
-def _label(
-    strategy: Strategy,
-    matrices: Mapping[str, FeatureMatrix],
-    labels: Mapping[str, Labels],
-    base: Mapping[str, Bars],
-) -> tuple[LabelledRows, int]:
-    """Return the rows to learn from, and how many bars were left out for want of a whole window."""
-    timeframe, window = Timeframe.parse(strategy.base_timeframe), strategy.network.window
-    parts, left_out = [], 0
-    for symbol, matrix in matrices.items():
-        opens = pd.DatetimeIndex(base[symbol].index)
-        ends = complete_windows(matrix, opens, timeframe, window)
-        left_out += len(matrix.times) - len(ends)
-        parts.append(match(symbol, matrix, ends, window, labels[symbol], base[symbol]))
-    return together(parts), left_out
 
 
 def _samples(rows: LabelledRows, numbers: RowNumbers, table: torch.Tensor) -> Samples:

@@ -175,3 +175,12 @@ def test_several_symbols_have_one_name_that_fits_a_directory(symbols: list[str],
     parsed = parse_strategy(MOMENTUM, source="momentum.yaml", overrides=overrides)
     assert parsed.strategy.symbols == tuple(symbols)
     assert parsed.strategy.symbol == name
+
+
+@pytest.mark.parametrize("of", [{}, {"training.labels": {"source": "regime"}}], ids=["indicators", "labels"])
+def test_what_is_wrong_with_the_bars_of_one_symbol_is_said_with_its_name(
+    bars: dict[str, pd.DataFrame], tmp_path: Path, of: dict[str, Any]
+) -> None:
+    rows = 100 if of else 20
+    with pytest.raises(DataError, match=r"^GBPUSD: .* need"):
+        execute(job_on({**bars, "GBPUSD": bars["GBPUSD"].iloc[:rows]}, tmp_path, of))
