@@ -244,7 +244,7 @@ def _training(known: _Known) -> JsonSchema:
     return section_schema(
         TrainingSection,
         {
-            "loss": known.names(LOSSES),
+            "loss": {"anyOf": [known.names(LOSSES), _loss(known)]},
             "data_split": also_null(section_schema(SplitSection)),
             "optimizer": {
                 "default": "adam",
@@ -263,6 +263,17 @@ def _training(known: _Known) -> JsonSchema:
             "labels": reference("labels"),
         },
     )
+
+
+def _loss(known: _Known) -> JsonSchema:
+    return {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": known.names(LOSSES)},
+        "allOf": [
+            when("type", names, parameters_schema(kind, {"type": True})) for names, kind in known.of(LOSSES)
+        ],
+    }
 
 
 def _labels(known: _Known) -> JsonSchema:

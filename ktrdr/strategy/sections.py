@@ -151,7 +151,7 @@ class TrainingSection(Section):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.001
     batch_size: Annotated[int, Field(ge=1)] = 32
-    loss: Text | None = None
+    loss: Text | dict[str, Any] | None = None
     focal_gamma: float | None = None
     huber_delta: float | None = None
     data_split: dict[str, Any] | None = None

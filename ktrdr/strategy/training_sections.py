@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import JsonValue
 
+from ktrdr.errors import PluginError, UnknownNameError
 from ktrdr.labels import LABELS, LabelSource
 from ktrdr.losses import LOSSES, Loss, OutputFormat
 from ktrdr.networks import NETWORKS, Network
@@ -72,9 +73,12 @@ def resolve_model(data: Mapping[str, JsonValue], findings: Findings) -> ModelCho
 
 def _with_architecture(data: Mapping[str, JsonValue], findings: Findings) -> Mapping[str, JsonValue]:
     """Return the section with its architecture, which short files have beside the type."""
-    if "architecture" in data or data.get("type", "mlp") not in NETWORKS.names():
+    if "architecture" in data:
         return data
-    names = NETWORKS.get(str(data.get("type", "mlp"))).model_fields
+    try:
+        names = NETWORKS.get(str(data.get("type", "mlp"))).model_fields
+    except (UnknownNameError, PluginError):
+        return data
     beside = {key: value for key, value in data.items() if key in names}
     for key in beside:
         findings.warning(("model", key), f"belongs into architecture; write model.architecture.{key}")
@@ -203,30 +207,32 @@ def resolve_training(
 def _loss(
     section: TrainingSection, output_format: OutputFormat | None, at: Any, findings: Findings
 ) -> Loss | None:
-    name = section.loss or ("cross_entropy" if output_format == "classification" else "huber")
-    given = {
-        key: value
-        for key, value in (("focal_gamma", section.focal_gamma), ("huber_delta", section.huber_delta))
-        if value is not None
-    }
-    if name not in LOSSES:
-        findings.unknown(at("loss"), LOSSES.kind, name, LOSSES.names())
+    chosen = section.loss or ("cross_entropy" if output_format == "classification" else "huber")
+    of_mapping = dict(chosen) if isinstance(chosen, dict) else {}
+    place = name_place = at("loss")
+    name = chosen
+    if isinstance(chosen, dict):
+        name, name_place = of_mapping.pop("type", None), (*place, "type")
+    loss = findings.parameters(LOSSES, name, of_mapping, place, name_place)
+    if loss is None:
         return None
-    implementation = LOSSES.get(name)
-    if output_format is not None and implementation.output_format != output_format:
-        fitting = [known for known, loss in LOSSES if loss.output_format == output_format]
-        findings.problem(
-            at("loss"), f"{name} is a loss for {implementation.output_format}; use {' or '.join(fitting)}"
-        )
+    if output_format is not None and loss.output_format != output_format:
+        fitting = [known for known, each in LOSSES if each.output_format == output_format]
+        findings.problem(name_place, f"{name} is a loss for {loss.output_format}; use {' or '.join(fitting)}")
         return None
-    parameters = {}
-    for key, value in given.items():
-        if key in implementation.former_names:
-            parameters[implementation.former_names[key]] = value
-        else:
+    beside = {"focal_gamma": section.focal_gamma, "huber_delta": section.huber_delta}
+    parameters: dict[str, Any] = {}
+    for key, value in beside.items():
+        field = loss.former_names.get(key)
+        if value is None:
+            continue
+        if field is None or field in of_mapping:
             findings.warning(at(key), f"has no effect: the loss is {name}")
-    place = at(next(iter(given), "loss"))
-    return findings.parameters(LOSSES, name, parameters, place, at("loss"))
+        else:
+            parameters[field], place = value, at(key)
+    if not parameters:
+        return loss
+    return findings.parameters(LOSSES, name, {**of_mapping, **parameters}, place, name_place)
 
 
 def _split(section: TrainingSection, at: Any, findings: Findings) -> DataSplit | None:

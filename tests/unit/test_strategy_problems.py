@@ -231,6 +231,19 @@ def test_older_forms_mean_what_they_meant_with_a_warning(old: str, new: str, pat
     assert former.strategy == today.strategy
 
 
+def test_a_loss_may_be_a_mapping_of_its_own_parameters() -> None:
+    def loss(text: str) -> Any:
+        return parse_strategy(text, source="s.yaml", strict=True).strategy.training.loss
+
+    named = SAMPLE.replace("  focal_gamma: 2.0", "  focal_gamma: 3.0")
+    mapping = SAMPLE.replace("  loss: focal ", "  loss: { type: focal, gamma: 3.0 } ")
+    mapping = mapping.replace("  focal_gamma: 2.0\n", "")
+    assert loss(named) == loss(mapping)
+    wrong = mapping.replace("gamma: 3.0", "gamma: -1, gama: 2")
+    assert [each.path for each in problems(wrong)] == ["training.loss.gamma", "training.loss.gama"]
+    assert [each.path for each in problems(mapping.replace("type: focal, ", ""))] == ["training.loss.type"]
+
+
 # --- overrides
 
 
