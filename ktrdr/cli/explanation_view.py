@@ -47,12 +47,13 @@ def _bars(explanation: "Explanation") -> list[tuple[str, object]]:
     bars = explanation.bars
     others = [name for name in bars.timeframes if name != bars.base_timeframe]
     beside = f"; beside them {', '.join(others)}, seen once closed" if others else ""
+    alone = ", if there were one symbol only" if len(bars.symbols) > 1 else ""
     return [
         ("symbols", ", ".join(bars.symbols)),
         ("timeframe", f"{bars.base_timeframe}{beside}"),
         ("from", bars.start or "the first there is"),
         ("to", bars.end or "the last there is"),
-        ("needs", f"at least {bars.at_least:,} bars of {bars.base_timeframe}"),
+        ("needs", f"at least {bars.at_least:,} bars of {bars.base_timeframe}{alone}"),
     ]
 
 

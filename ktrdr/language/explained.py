@@ -21,7 +21,7 @@ class BarsExplained:
     """None: the first there is."""
     end: str | None
     at_least: int
-    """Bars of the base timeframe without which training is refused; labels may need some more."""
+    """Bars of the base timeframe, of one symbol, without which training is refused; labels may need more."""
 
 
 @dataclass(frozen=True, slots=True)
