@@ -40,6 +40,7 @@
     │   ├── OperationCancelledError
     │   ├── IdempotencyError
     │   ├── NotRetryableError
+    │   ├── ResultsHeldUpError
     │   └── DatabaseUnavailableError
     ├── AgentError
     │   └── RunnerCrashedError
@@ -278,6 +279,12 @@ class IdempotencyError(StoreError):
 
 class NotRetryableError(StoreError):
     """Only what has failed or was cancelled is repeated."""
+
+
+class ResultsHeldUpError(StoreError):
+    """Results are not taken, and wait."""
+
+    retryable = True
 
 
 class DatabaseUnavailableError(StoreError):

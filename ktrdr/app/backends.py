@@ -35,6 +35,12 @@ class Backends:
             async for record in records:
                 yield record
 
+    @property
+    def held_up_by(self) -> str | None:
+        """What is in the way of results, for so long that they are left where they are; None: nothing."""
+        hosts = None if self._hosts is None else self._hosts.held_up_by
+        return hosts or self._local.held_up_by
+
     async def wait_until_ended(self) -> None:
         """Return when one of them has been stopped; raises what brought it down."""
         waits = [

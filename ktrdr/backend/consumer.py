@@ -15,10 +15,10 @@ from ktrdr.backend.presences import Presences
 from ktrdr.backend.progress import ProgressRecorder
 from ktrdr.backend.records import HistoryKind, OperationRecord
 from ktrdr.backend.results import is_wanted
+from ktrdr.backend.settling import RefusedError
 from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.subscription import RefusedError
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload, Turns
 from ktrdr.backend.work import Work
@@ -235,11 +235,8 @@ class EventHandlers:
     # --- what is in the way -----------------------------------------------------------------------
 
     async def note_obstacle(self, envelope: Envelope, error: KtrdrError) -> None:
-        """Say in the log, and to those who follow the operation, what an event waits for."""
+        """Tell those who follow the operation what an event waits for."""
         operation_id = envelope.operation_id
-        _log.warning(
-            "event waits", type=envelope.event.type_name(), operation_id=operation_id, reason=str(error)
-        )
         if operation_id is None:
             return
 

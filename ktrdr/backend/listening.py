@@ -91,14 +91,19 @@ class Listening:
         """Whether any queue is being read."""
         return any(subscription.listening for subscription in self.subscriptions)
 
-    async def settle(self) -> bool:
-        """Return whether any queue is being read.
+    @property
+    def held_up_by(self) -> str | None:
+        """What is in the way of results, for so long that no queue of them is read; None: nothing."""
+        return next((each.stood_back_for for each in self.subscriptions if each.stood_back_for), None)
+
+    async def settle(self) -> None:
+        """Return once any queue is being read, or that is not to be expected any more.
 
         What was lost, or first looked for, only just now has as long to come as a message to be confirmed.
         """
         deaf_since = max(subscription.deaf_since for subscription in self.subscriptions)
         left_s = deaf_since + self._timeout_s - self._clock.monotonic()
-        return await wait_for_any([each.reading for each in self.subscriptions], self._clock, left_s)
+        await wait_for_any([each.reading for each in self.subscriptions], self._clock, left_s)
 
     def last_idle(self) -> float:
         """Return when everything was last read and done, in monotonic seconds; now, if it is."""

@@ -18,6 +18,7 @@ from ktrdr.errors import (
     NotRetryableError,
     NowhereToTrainError,
     OperationNotFoundError,
+    ResultsHeldUpError,
     SettingsError,
     StorageFullError,
     StoreError,
@@ -42,6 +43,7 @@ CODES: tuple[tuple[type[KtrdrError], HTTPStatus, str], ...] = (
     (NowhereToTrainError, HTTPStatus.CONFLICT, "nowhere-to-train"),
     (SettingsError, HTTPStatus.BAD_REQUEST, "invalid-request"),
     (DatabaseUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
+    (ResultsHeldUpError, HTTPStatus.SERVICE_UNAVAILABLE, "results-held-up"),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
     (KtrdrError, HTTPStatus.INTERNAL_SERVER_ERROR, "failed"),
 )

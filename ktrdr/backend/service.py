@@ -347,9 +347,14 @@ class Backend:
         """Whether the bus is there, as far as is known without asking it."""
         return self._listening.is_listening
 
-    async def settle(self) -> bool:
-        """Return whether the bus is there; see `Listening.settle`."""
-        return await self._listening.settle()
+    @property
+    def held_up_by(self) -> str | None:
+        """What is in the way of results, for so long that they are left where they are; None: nothing."""
+        return self._listening.held_up_by
+
+    async def settle(self) -> None:
+        """Wait until it shows whether the bus is there; see `Listening.settle`."""
+        await self._listening.settle()
 
     async def next_unfinished(self) -> str | None:
         """Return the oldest operation that this backend carries and that has not ended."""

@@ -7,56 +7,38 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ktrdr.backend.outage import Outage
+from ktrdr.backend.settling import Handle, Settler, settled
 from ktrdr.backend.sources import Source
 from ktrdr.bus.port import Bus, Consumer, Delivery
 from ktrdr.bus.topology import shared_topology
 from ktrdr.clock import Clock
 from ktrdr.errors import (
-    BlobError,
     BusClosedError,
     BusError,
     BusUnavailableError,
     CodecError,
-    DatabaseUnavailableError,
     KtrdrError,
-    ModelError,
-    StorageFullError,
     UndecodableError,
 )
-from ktrdr.events import AgentPresence, ClaimEvent, Envelope, OperationEvent, decode
+from ktrdr.events import Envelope, decode
 from ktrdr.events.message import Message
 
 _log = structlog.get_logger()
 
-Handle = Callable[[Envelope], Awaitable[None]]
-
-_OBSTACLES = (StorageFullError, DatabaseUnavailableError, BlobError, ModelError)
 # An agent reports progress every 50 ms or so: between two reports the queue counts as empty.
 _IDLE_AFTER_S = 0.01
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 10.0
 _FIRST_ABSENCE_S = 0.1
 _LONGEST_ABSENCE_S = 5.0
 _MAX_EVENT_ID_CHARACTERS = 64
-_NO_DATABASE = "the database is away; others may take what waits for it"
-_HOLD_S = 20 * 60.0
-"""RabbitMQ ends consumers that hold a message for 30 minutes."""
-
-
-class RefusedError(Exception):
-    """A message is to be dead-lettered, with these words."""
 
 
 class Subscription:
     """One queue, read by one handler; subscribed again, after the topology, whenever it is lost.
 
-    Delivery: at least once, if the source is acknowledged, which it is after the handler has returned. While
-    something is in its way that may pass (a full disk, a locked database) the delivery stays in hand and is
-    tried again: a queue counts how often a message is given back. When the database stays away, what has to
-    be acknowledged is given back all the same, once, for other backends to take; nothing more is read until
-    the database is back, so that however long that takes counts as one. What cannot be read, what the handler
-    refuses, or what fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one
-    operation are handled in their order, those of several side by side.
+    Delivery: at least once, if the source is acknowledged, which it is after the handler has returned; while
+    something is in its way that may pass, see `Settler`. What cannot be read, what the handler refuses, or
+    what fails in a way that nobody foresaw, is dead-lettered with the reason. Events of one operation are
+    handled in their order, those of several side by side.
 
     Args:
         bus: where the queue is.
@@ -96,17 +78,22 @@ class Subscription:
         self._source = source()
         self._prefetch = prefetch
         self._consumer_tag = consumer_tag
-        self._handle = handle
-        self._on_obstacle = on_obstacle
-        self._pause = pause
-        self._outage = outage
         self._clock = clock
+        self._settler = Settler(
+            queue=lambda: self._source.queue,
+            handle=handle,
+            on_obstacle=on_obstacle,
+            pause=pause,
+            outage=outage,
+            stand_back=self._stand_back,
+            clock=clock,
+        )
         self._on_return = on_return
         self._shortcut = shortcut
         self._excuse = excuse
         self._rng = rng or random.Random()  # noqa: S311  # it only spreads pauses
         self._consumer: Consumer | None = None
-        self._waits_for_database = False
+        self._until: Callable[[], Awaitable[None]] | None = None
         self._waiting_since: float | None = None
         self._last_idle = float("-inf")
         self._in_hand: set[asyncio.Task[None]] = set()
@@ -115,6 +102,8 @@ class Subscription:
         """Set while the queue is being read."""
         self.deaf_since = float("-inf")
         """Since when it is not, if it is not, in monotonic seconds."""
+        self.stood_back_for: str | None = None
+        """What is in the way of what is in the queue, so that it is not even read; None: nothing."""
 
     @property
     def listening(self) -> bool:
@@ -163,9 +152,9 @@ class Subscription:
         told = ""
         async with asyncio.TaskGroup() as group:
             while True:
-                if self._waits_for_database:
-                    await self._outage.wait_for_end()
-                    self._waits_for_database = False
+                if self._until is not None:
+                    await self._until()
+                    self._until = self.stood_back_for = None
                 try:
                     await self._bus.declare(shared_topology())
                     await self.declare()
@@ -186,9 +175,9 @@ class Subscription:
                         _log.info("listening again", queue=self._source.queue)
                         self._on_return()
                     await self._read(consumer, group)
-                    reason = _NO_DATABASE if self._waits_for_database else "the consumer was lost"
+                    reason = self.stood_back_for or "the consumer was lost"
                     if self._clock.monotonic() - began > _LONGEST_ABSENCE_S:
-                        absence_s = _FIRST_ABSENCE_S
+                        absence_s, told = _FIRST_ABSENCE_S, ""
                 was_lost = True
                 pause_s = absence_s * self._rng.uniform(0.75, 1.25)
                 # Once for each reason: a broker may be away for hours.
@@ -220,11 +209,11 @@ class Subscription:
             self.reading.clear()
             self.deaf_since = self._clock.monotonic()
             self._waiting_since = None
-            await _settled(consumer.cancel())
+            await settled(consumer.cancel())
 
     async def _begin(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
         if self._shortcut is not None and self._shortcut(delivery.message):
-            await _settled(delivery.ack())
+            await settled(delivery.ack())
             return
         try:
             envelope = decode(delivery.message)
@@ -232,9 +221,9 @@ class Subscription:
                 raise UndecodableError("Its message id is not an event id.")
         except CodecError as error:
             if self._excuse is not None and self._excuse(delivery.message):
-                await _settled(delivery.ack())
+                await settled(delivery.ack())
             else:
-                await self._reject(delivery, str(error))
+                await self._settler.reject(delivery, str(error))
             return
         key = envelope.operation_id or envelope.sender
         task = group.create_task(self._settle(delivery, envelope, self._last_of.get(key)))
@@ -250,72 +239,16 @@ class Subscription:
     async def _settle(
         self, delivery: Delivery, envelope: Envelope, previous: asyncio.Task[None] | None
     ) -> None:
-        structlog.contextvars.bind_contextvars(**_about(envelope))  # in the context of this task
         if previous is not None:
             await asyncio.wait((previous,))
-        give_up_at = self._clock.monotonic() + _HOLD_S
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await self._handle(envelope)
-            except _OBSTACLES as error:
-                await self._on_obstacle(envelope, error)
-                is_out = isinstance(error, DatabaseUnavailableError) and await self._is_out()
-                # What has come back before is held for longer: the queue counts.
-                if self._clock.monotonic() >= give_up_at or (is_out and not delivery.redelivered):
-                    await _settled(delivery.nack())
-                    return
-                await self._pause(envelope, pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except RefusedError as error:
-                await self._reject(delivery, str(error))
-                return
-            except Exception as error:
-                _log.exception("event could not be handled", type=envelope.event.type_name())
-                await _settled(delivery.reject(f"defect: {type(error).__name__}: {error}"))
-                return
-            else:
-                self._outage.worked()
-                await _settled(delivery.ack())
-                return
+        await self._settler.settle(delivery, envelope)
 
-    async def _is_out(self) -> bool:
-        """Return whether the database has been away for a while; nothing more is read then."""
-        self._outage.failed()
-        if not self._source.acknowledge or not self._outage.lasts:
+    async def _stand_back(self, reason: str, until: Callable[[], Awaitable[None]]) -> bool:
+        if not self._source.acknowledge:
             return False
-        self._waits_for_database = True
+        if self._until is None:
+            self._until, self.stood_back_for = until, reason
         if self._consumer is not None:
             # First, or what is given back comes again at once.
-            await _settled(self._consumer.cancel())
+            await settled(self._consumer.cancel())
         return True
-
-    async def _reject(self, delivery: Delivery, reason: str) -> None:
-        message = delivery.message
-        _log.warning(
-            "message rejected",
-            queue=self._source.queue,
-            type=message.type,
-            sender=message.app_id,
-            reason=reason,
-        )
-        await _settled(delivery.reject(reason))
-
-
-def _about(envelope: Envelope) -> dict[str, object]:
-    """Return what each line is about that is logged while an event is handled."""
-    event = envelope.event
-    about: dict[str, object] = {}
-    if isinstance(event, OperationEvent):
-        about |= {"operation_id": event.operation_id, "attempt": event.attempt}
-    if isinstance(event, ClaimEvent | AgentPresence):
-        about["agent"] = event.agent_id
-    return about
-
-
-async def _settled(settling: Awaitable[None]) -> None:
-    try:
-        await settling
-    except BusError as error:
-        # The connection is gone, and the delivery with it: it comes again, and the inbox knows it.
-        _log.warning("delivery not settled, will come again", error=str(error))

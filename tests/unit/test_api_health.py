@@ -9,6 +9,7 @@ import pytest
 from starlette.concurrency import run_in_threadpool
 
 from ktrdr.backend.api.health import Readiness
+from ktrdr.backend.states import State
 from ktrdr.errors import DatabaseUnavailableError
 from tests.unit.api_cases import Api
 from tests.unit.backend_cases import PATIENCE_S, eventually
@@ -89,6 +90,29 @@ async def test_what_was_served_may_be_served_again(database: Database, readiness
         database.now += 1.0
     await readiness.check()
     assert readiness.is_known
+
+
+async def test_a_backend_whose_results_wait_is_not_ready_and_says_what_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.settling._HOLD_S", 0.0)
+    api.settings.models_dir.mkdir()
+    obstacle = api.settings.models_dir / "momentum"
+    obstacle.write_text("in the way")
+    async with api.at_work(), api.client("") as client:
+
+        async def answer(status: int) -> httpx.Response | None:
+            got = await client.get("/health/ready")
+            return got if got.status_code == status else None
+
+        operation_id = await api.submitted()
+        await api.agent.finish(await api.agent.take())
+        problem = (await eventually(lambda: answer(503), "being held up")).json()
+        assert problem["code"] == "results-held-up"
+        assert str(api.settings.models_dir) in problem["detail"]
+        obstacle.unlink()
+        await api.until(operation_id, State.COMPLETED)
+        await eventually(lambda: answer(200), "being ready again")
 
 
 async def test_it_is_told_while_all_threads_are_at_work(api: Api) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ktrdr.backend.states import State
 from ktrdr.bus.memory import MemoryBroker
+from ktrdr.bus.topology import BACKEND_EVENTS, DEAD_LETTERS
 from ktrdr.clock import SystemClock
 from ktrdr.errors import BlobError, StorageFullError
 from ktrdr.events import BlobRef, Codec, FailureCause, InlineModel, ModelReady
@@ -41,6 +43,10 @@ def _models(world: World) -> list[str]:
 
 def _files(directory: Path) -> set[Path]:
     return {path for path in directory.rglob("*") if path.is_file() and "home" not in path.parts}
+
+
+def _is_for_people(line: Mapping[str, Any]) -> bool:
+    return bool(line["log_level"] != "debug")
 
 
 def _verified(world: World) -> bool:
@@ -390,6 +396,56 @@ async def test_a_model_waits_for_space_on_a_full_disk_and_is_registered_then(
         operation = world.get(run)
         assert (operation.state, operation.attempt, operation.message) == (State.COMPLETED, 1, None)
         assert _verified(world)
+
+
+@pytest.mark.fault
+async def test_a_disk_that_stays_full_is_no_death_of_a_result_however_long_it_lasts(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.settling._HOLD_S", 2.0)
+    async with started(tmp_path, models_dir=small_disk / "models") as world:
+        run, other = await world.running(), await world.running()
+        filler = fill(small_disk, 2000)
+        with capture_logs() as logs:
+            await world.agent.say(world.agent.model(run, model_files(bytes(5000))))
+            await world.pass_time(240)  # a queue gives up a message that is given back 20 times
+            await world.agent.finish(other)
+            await world.pass_time(60)
+        (told,) = [line for line in logs if line["event"] == "not listening" and _is_for_people(line)]
+        assert "is full: the model needs 20," in told["reason"]
+        assert sum(line["event"] == "event waits" and _is_for_people(line) for line in logs) <= 2
+        assert world.backend.held_up_by == told["reason"]
+        assert world.broker.queue_depth(BACKEND_EVENTS) == 2
+        assert (world.get(run).state, world.get(run).attempt) == (State.RUNNING, 1)
+
+        filler.unlink()
+        await world.pass_time(30)
+        assert [world.get(each).state for each in (run, other)] == [State.COMPLETED] * 2
+        assert [world.get(each).attempt for each in (run, other)] == [1, 1]
+        assert world.backend.held_up_by is None
+        assert [world.broker.queue_depth(queue) for queue in (BACKEND_EVENTS, DEAD_LETTERS)] == [0, 0]
+        assert _verified(world)
+
+
+async def test_what_waits_for_a_blob_store_that_stays_away_can_be_cancelled_and_holds_up_nothing_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.settling._HOLD_S", 2.0)
+    run = await world.running()
+    manifest, bundle = result(run.request)
+    blob = world.backend_blobs.put(bundle)
+    store = world.settings.blobs_dir
+    store.rename(store.with_name("elsewhere"))
+    store.write_text("in the way")
+    await world.agent.say(ModelReady(**run.token, manifest=manifest, blob=blob))
+    await world.pass_time(60)
+    assert world.backend.held_up_by is not None
+
+    await world.backend.cancel(run.request.operation_id, "enough")
+    await world.pass_time(15)
+    assert world.backend.held_up_by is None
+    assert world.get(run).state is State.CANCELLED
+    assert world.broker.queue_depth(DEAD_LETTERS) == 0
 
 
 @pytest.mark.fault

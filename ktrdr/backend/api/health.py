@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.sharing import Shared
 from ktrdr.backend.waiting import T
+from ktrdr.errors import ResultsHeldUpError
 
 _LIVE, _READY = "/health/live", "/health/ready"
 _GOOD_FOR_S = 1.0
@@ -26,12 +27,12 @@ class Health(BaseModel):
 
 
 class Readiness:
-    """Whether the database answers; who asks often is told what was so within the last second.
+    """Whether a backend can work; who asks often is told what was so within the last second.
 
     It is asked in a thread of its own, that no training has to get through first.
 
     Args:
-        ask: raises if it does not answer.
+        ask: raises if it cannot.
         now: monotonic seconds.
     """
 
@@ -42,15 +43,15 @@ class Readiness:
         self._asking: Shared[None] = Shared(self._offload)
         self._again: asyncio.Task[None] | None = None
         self._answered_at = float("-inf")
-        """When the last question was put that it has answered."""
+        """When the last question was put that was answered well."""
 
     @property
     def is_known(self) -> bool:
-        """Whether it has answered within the last second."""
+        """Whether it could within the last second."""
         return self._now() - self._answered_at < _GOOD_FOR_S
 
     async def check(self) -> None:
-        """Return if it answers, or did so within the last second; raises what it is asked for otherwise."""
+        """Return if it can, or could within the last second; raises what `ask` does otherwise."""
         if not self.is_known:
             await self._asking.of(None, self._find_out)
         elif self._now() - self._answered_at >= _ASKED_AGAIN_AFTER_S and self._again is None:
@@ -127,7 +128,7 @@ def health_router(readiness: Readiness | None) -> APIRouter:
 
     if readiness is not None:
 
-        @router.get(_READY, summary="Whether requests can be served: the database answers")
+        @router.get(_READY, summary="Whether it can work: the database answers, and results are taken")
         async def ready() -> Health:
             await readiness.check()
             return Health()
@@ -137,4 +138,13 @@ def health_router(readiness: Readiness | None) -> APIRouter:
 
 def readiness_of(service: Service | None) -> Readiness | None:
     """Return that of what is served."""
-    return Readiness(service.store.agents) if service is not None else None
+    if service is None:
+        return None
+    store, operations = service.store, service.operations
+
+    def ask() -> None:
+        store.agents()
+        if (reason := operations.held_up_by) is not None:
+            raise ResultsHeldUpError(f"Results are not taken, and wait. {reason}")
+
+    return Readiness(ask)

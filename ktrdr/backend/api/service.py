@@ -15,6 +15,10 @@ from ktrdr.training.execution_mode_selector import Mode
 class Operations(Protocol):
     """What a backend does with the operations that there are."""
 
+    @property
+    def held_up_by(self) -> str | None:
+        """What is in the way of results, for so long that they are left where they are; None: nothing."""
+
     async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
         """Have an operation stopped; one that has ended stays as it is."""
 
