@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
+from pydantic import TypeAdapter
 
 from ktrdr.app.deciding import decide, default_mode, set_default_mode, waits_in_lane
 from ktrdr.app.embedded import submission_of
@@ -12,7 +13,7 @@ from ktrdr.app.preparing import Preparing
 from ktrdr.app.retrying import decided, training_again
 from ktrdr.backend.dispatching import submitted_as
 from ktrdr.backend.preparation import PreparedTraining
-from ktrdr.backend.records import Idempotency, OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.records import Idempotency, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.sharing import Shared
 from ktrdr.backend.store import OperationStore
@@ -34,6 +35,8 @@ from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 
 _IN_ITS_LANE = Decision(Mode.HOST, Place.HOST, "a lane was named, in which it waits for an agent")
 """Is told to who asks, and not recorded: nothing was decided that could be decided otherwise later."""
+
+_PREPARATION = TypeAdapter(Preparation)
 
 _log = structlog.get_logger()
 
@@ -105,20 +108,15 @@ class Trainings:
             decision = self._decide(wish, mode)
             return self._preparing.prepare(wish), decision
 
-        told: Preparation | None = None
-
-        async def prepare() -> SubmitTraining:
-            nonlocal told
+        async def prepare() -> tuple[SubmitTraining, Preparation]:
             if mode is not Mode.LOCAL:
                 await self._settle()
             # Who asks for many at once asks for the same with other seeds.
             same = digest_of([stated(replace(wish, seed=None)), mode])
             prepared, decision = await self._ready.of(same, get_ready)
-            told = prepared.told
-            return submission_of(prepared, wish, self._ids, decision)
+            return submission_of(prepared, wish, self._ids, decision), prepared.told
 
-        accepted = await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
-        return replace(accepted, preparation=told)
+        return await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
 
     async def retry(
         self,
@@ -155,16 +153,16 @@ class Trainings:
             again = training_again(*self._store.get_request(operation_id), wish, self._blobs)
             return decided(again, self._decide(again.wish, again.mode))
 
-        async def prepare() -> SubmitTraining:
+        async def prepare() -> tuple[SubmitTraining, None]:
             await self._settle()
-            return await asyncio.to_thread(get_ready)
+            return await asyncio.to_thread(get_ready), None
 
         idempotency = _idempotency(idempotency_key, "retry", operation_id, wish)
         return await self._accept(prepare, idempotency, witness)
 
     async def _accept(
         self,
-        prepare: Callable[[], Awaitable[SubmitTraining]],
+        prepare: Callable[[], Awaitable[tuple[SubmitTraining, Preparation | None]]],
         idempotency: Idempotency | None,
         witness: Witness | None,
     ) -> Accepted:
@@ -174,11 +172,14 @@ class Trainings:
             if known is not None:
                 return _repeated(known)
         # A client that asks twice wants two, unless it says otherwise by a key.
-        prepared = replace(await prepare(), fingerprint=None, idempotency=idempotency)
+        prepared, told = await prepare()
+        if idempotency is not None and told is not None:
+            idempotency = replace(idempotency, preparation=_PREPARATION.dump_json(told).decode())
+        prepared = replace(prepared, fingerprint=None, idempotency=idempotency)
         decision = prepared.decision or _IN_ITS_LANE
         submission = await self._submit(prepared, decision.where, witness)
         if submission.repeated:
-            return _repeated(submission.operation)
+            return _repeated(submission)
         log = _log.warning if decision.is_fallback else _log.info
         log(
             "accepted",
@@ -187,7 +188,7 @@ class Trainings:
             where=decision.where.value,
             reason=decision.reason,
         )
-        return Accepted(submission.operation, decision, created=True)
+        return Accepted(submission.operation, decision, created=True, preparation=told)
 
     async def default_mode(self) -> DefaultMode:
         """Return the mode of trainings for which none is named."""
@@ -232,7 +233,7 @@ class Trainings:
             unreachable=unreachable,
         )
 
-    def _submitted_as(self, idempotency: Idempotency) -> OperationRecord | None:
+    def _submitted_as(self, idempotency: Idempotency) -> Submission | None:
         with self._store.reading() as connection:
             return submitted_as(connection, idempotency)
 
@@ -245,8 +246,9 @@ def _idempotency(key: str | None, *wanted: object) -> Idempotency | None:
     return Idempotency(key, digest_of(plain))
 
 
-def _repeated(operation: OperationRecord) -> Accepted:
-    decision = _IN_ITS_LANE
+def _repeated(submission: Submission) -> Accepted:
+    operation, told, decision = submission.operation, submission.preparation, _IN_ITS_LANE
     if operation.mode is not None and operation.place is not None:
         decision = Decision(operation.mode, operation.place, operation.place_reason or "")
-    return Accepted(operation, decision, created=False)
+    preparation = _PREPARATION.validate_json(told) if told is not None else None
+    return Accepted(operation, decision, created=False, preparation=preparation)

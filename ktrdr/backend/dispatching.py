@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, delete, select, update
 
 from ktrdr.backend.cancelling import end_cancelled_without_run
-from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, SubmitTraining
+from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.tables import operations, outbox
@@ -79,13 +79,17 @@ def check_retryable(operation: OperationRecord) -> None:
         )
 
 
-def submitted_as(connection: Connection, idempotency: Idempotency) -> OperationRecord | None:
-    """Return the operation that was submitted under that key.
+def submitted_as(connection: Connection, idempotency: Idempotency) -> Submission | None:
+    """Return what was submitted under that key.
 
     Raises:
         IdempotencyError: what was asked for under it is something else.
     """
-    query = select_operations().where(operations.c.idempotency_key == idempotency.key)
+    query = (
+        select_operations()
+        .add_columns(operations.c.preparation)
+        .where(operations.c.idempotency_key == idempotency.key)
+    )
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
@@ -94,7 +98,7 @@ def submitted_as(connection: Connection, idempotency: Idempotency) -> OperationR
             f"The idempotency key '{idempotency.key}' is that of {row.id}, which was another request.",
             fix="Use a new key for a new request.",
         )
-    return operation_record(row)
+    return Submission(operation_record(row), resumed=False, repeated=True, preparation=row.preparation)
 
 
 def resume(

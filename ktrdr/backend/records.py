@@ -52,6 +52,8 @@ class Idempotency:
     """As the client calls it."""
     wish_sha256: str
     """Of what it asks for."""
+    preparation: str | None = None
+    """What else than the operation the first is answered, as JSON: any other is answered the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +258,5 @@ class Submission:
     """Whether it is an earlier, interrupted operation that goes on."""
     repeated: bool = False
     """Whether it was submitted before, under the same idempotency key."""
+    preparation: str | None = None
+    """See `Idempotency`; of one that was submitted before."""

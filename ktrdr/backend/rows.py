@@ -14,7 +14,8 @@ from ktrdr.events import FailureCause, FileDigest, ModelManifest, TrainingProgre
 from ktrdr.training.execution_mode_selector import Mode, Place
 
 # A request holds a whole strategy file, which nobody lists.
-_RECORDED = tuple(column for column in operations.c if column.name not in ("request", "checkpoint"))
+_UNLISTED = ("request", "checkpoint", "preparation")
+_RECORDED = tuple(column for column in operations.c if column.name not in _UNLISTED)
 _FILES = TypeAdapter(dict[str, FileDigest])
 
 

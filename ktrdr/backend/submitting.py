@@ -89,7 +89,7 @@ class Submitter:
             if wish.idempotency is not None:
                 known = dispatching.submitted_as(work.connection, wish.idempotency)
                 if known is not None:
-                    return Submission(known, resumed=False, repeated=True)
+                    return known
             if wish.fingerprint is not None and owner != BROKER_OWNER:
                 unfinished = dispatching.resume(work, wish.fingerprint, max_attempts, owner, is_gone)
                 if unfinished is not None:

@@ -92,6 +92,8 @@ operations = Table(
     # What a client calls the request, so that asking twice makes one operation; and what it asked for.
     Column("idempotency_key", String(255)),
     Column("wish_sha256", _SHA256),
+    # What else the client was told then, as JSON; none if it was nothing, or there is no such key.
+    Column("preparation", Text),
     # The operation that it repeats; no foreign key, since that one may be forgotten first.
     Column("retry_of", _ID),
     # The BlobRef of the newest checkpoint of any attempt, as JSON.

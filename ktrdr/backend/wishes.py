@@ -86,7 +86,7 @@ class Accepted:
     created: bool
     """False: it was asked for before, under the same idempotency key."""
     preparation: Preparation | None = None
-    """None: nothing was prepared, as it repeats what was recorded."""
+    """As of when it was accepted; None: nothing was prepared, as it repeats an operation."""
 
 
 def digest_of(wanted: object) -> str:

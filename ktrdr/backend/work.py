@@ -129,6 +129,7 @@ class Work:
             "place_reason": operation.place_reason,
             "idempotency_key": idempotency.key if idempotency is not None else None,
             "wish_sha256": idempotency.wish_sha256 if idempotency is not None else None,
+            "preparation": idempotency.preparation if idempotency is not None else None,
             "retry_of": operation.retry_of,
             "created_at": operation.created_at,
             "updated_at": operation.updated_at,

@@ -302,6 +302,7 @@ async def test_what_a_backend_cannot_do_without_its_database_another_does(
                     run = await agent.take()
                     await other.reaches(run, State.RUNNING)
                     proxy.refuse()
+                    proxy.reset()  # those that are open would go on
                     await agent.finish(run)
                     await are(0)
                     async with direct.backend():

@@ -86,6 +86,18 @@ async def test_the_same_key_starts_one_training_and_another_wish_under_it_is_ref
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency-key-taken")
 
 
+async def test_who_asks_again_since_the_answer_was_lost_is_told_the_same(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    wish = {"strategy_yaml": YAML.replace("version:", "scope: universal\nversion:", 1), "key": "k-1"}
+    first = (await start(client, **wish)).json()
+    assert first["warnings"]
+    assert first["bars"]
+    again = (await start(client, **wish)).json()
+    assert again == {**first, "created": False}
+    assert (await start(client, **{**wish, "key": "k-2"})).json()["task_id"] != first["task_id"]
+
+
 async def test_of_requests_that_come_together_each_gets_its_own_answer_and_line_in_the_audit_log(
     api: Api, client: httpx.AsyncClient
 ) -> None:

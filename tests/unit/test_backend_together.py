@@ -462,7 +462,7 @@ async def test_what_one_holds_that_has_lost_the_database_another_does(
 async def test_however_long_the_database_is_away_nothing_becomes_a_dead_letter(
     both: Together, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ktrdr.backend.subscription._HOLD_S", 20.0)
+    monkeypatch.setattr("ktrdr.backend.settling._HOLD_S", 20.0)
     runs = [await both.running() for _ in range(3)]
     with monkeypatch.context() as lost:
         for world in (both.first, both.second):
