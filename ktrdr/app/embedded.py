@@ -142,7 +142,12 @@ def prepare(wish: TrainingWish, settings: Settings, blobs: BlobStore) -> Prepare
 
 
 def submission_of(
-    prepared: PreparedTraining, wish: TrainingWish, ids: IdFactory, decision: Decision | None = None
+    prepared: PreparedTraining,
+    wish: TrainingWish,
+    ids: IdFactory,
+    decision: Decision | None = None,
+    *,
+    may_resume: bool = True,
 ) -> SubmitTraining:
     """Return what the backend is asked, with a random seed if none was wished for.
 
@@ -151,6 +156,7 @@ def submission_of(
         wish: what to train.
         ids: for the seed.
         decision: where; None: with whom it is submitted to, and nowhere else.
+        may_resume: whether it goes on with the same that was interrupted, if there is any.
     """
     is_local = decision is not None and decision.where is Place.LOCAL
     return SubmitTraining(
@@ -162,7 +168,7 @@ def submission_of(
         lane=LOCAL_LANE if is_local else wish.lane,
         require_gpu=wish.require_gpu,
         decision=decision,
-        fingerprint=prepared.fingerprint(wish.seed),
+        fingerprint=prepared.fingerprint(wish.seed) if may_resume else None,
     )
 
 

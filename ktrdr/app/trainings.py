@@ -114,7 +114,8 @@ class Trainings:
             # Who asks for many at once asks for the same with other seeds.
             same = digest_of([stated(replace(wish, seed=None)), mode])
             prepared, decision = await self._ready.of(same, get_ready)
-            return submission_of(prepared, wish, self._ids, decision), prepared.told
+            # A client that asks twice wants two, unless it says otherwise by a key.
+            return submission_of(prepared, wish, self._ids, decision, may_resume=False), prepared.told
 
         return await self._accept(prepare, _idempotency(idempotency_key, wish, mode), witness)
 
@@ -171,11 +172,11 @@ class Trainings:
             known = await asyncio.to_thread(self._submitted_as, idempotency)
             if known is not None:
                 return _repeated(known)
-        # A client that asks twice wants two, unless it says otherwise by a key.
         prepared, told = await prepare()
-        if idempotency is not None and told is not None:
-            idempotency = replace(idempotency, preparation=_PREPARATION.dump_json(told).decode())
-        prepared = replace(prepared, fingerprint=None, idempotency=idempotency)
+        if idempotency is not None:
+            if told is not None:
+                idempotency = replace(idempotency, preparation=_PREPARATION.dump_json(told).decode())
+            prepared = replace(prepared, idempotency=idempotency)
         decision = prepared.decision or _IN_ITS_LANE
         submission = await self._submit(prepared, decision.where, witness)
         if submission.repeated:

@@ -1,17 +1,23 @@
 """Getting the request of an attempt onto a bus, whichever process carries the operation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from sqlalchemy import Connection, delete, select, update
 
 from ktrdr.backend.cancelling import end_cancelled_without_run
-from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.records import (
+    HistoryKind,
+    Idempotency,
+    NewRequest,
+    OperationRecord,
+    Submission,
+    SubmitTraining,
+)
 from ktrdr.backend.rows import operation_record, select_operations
 from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.tables import operations, outbox
 from ktrdr.backend.work import Work
 from ktrdr.errors import IdempotencyError, NotRetryableError
-from ktrdr.events import TrainingRequested
 from ktrdr.training.execution_mode_selector import Place
 
 LOCAL_LANE = "any"
@@ -21,7 +27,7 @@ _ENDED = {State.FAILED: "failed", State.CANCELLED: "was cancelled"}
 
 
 def submit(
-    work: Work, wish: SubmitTraining, request: TrainingRequested, max_attempts: int, instance: str
+    work: Work, wish: SubmitTraining, request: NewRequest, max_attempts: int, instance: str
 ) -> OperationRecord:
     """Record a new operation with the request of its first attempt.
 
@@ -30,10 +36,10 @@ def submit(
         NotRetryableError: it repeats one that has made a model, or has not ended.
     """
     operation = OperationRecord(
-        operation_id=request.operation_id,
+        operation_id=request.event.operation_id,
         state=State.PENDING,
         revision=0,
-        attempt=request.attempt,
+        attempt=request.event.attempt,
         max_attempts=max_attempts,
         strategy=wish.strategy.name,
         symbol=wish.symbol,
@@ -49,18 +55,18 @@ def submit(
     )
     work.add(
         operation,
-        request,
+        request.json,
         submitted_by=instance,
         fingerprint=wish.fingerprint,
         idempotency=wish.idempotency,
     )
-    work.note(operation, HistoryKind.SUBMITTED, request.summary())
+    work.note(operation, HistoryKind.SUBMITTED, request.event.summary())
     if wish.retry_of is not None:
         _link(work, operation, wish.retry_of)
     if wish.decision is not None:
         kind = HistoryKind.FELL_BACK if wish.decision.is_fallback else HistoryKind.DECIDED
         work.note(operation, kind, f"{wish.decision.where}: {wish.decision.reason}")
-    work.send(request, owner=instance)
+    work.send_new(request, operation, owner=instance)
     return operation
 
 
@@ -145,15 +151,31 @@ def dispatch(work: Work, operation: OperationRecord, *, delay_s: float = 0.0) ->
     work.send(request, owner=operation.owner, delay_s=delay_s)
 
 
-def dispatched(work: Work, operation_id: str, attempt: int) -> OperationRecord | None:
-    """Note that the broker has the request."""
-    operation = work.operation(operation_id)
-    if operation is None or operation.state.terminal or operation.attempt != attempt:
-        return operation
-    work.note(operation, HistoryKind.DISPATCHED, f"attempt {attempt} is on the bus")
-    # Also of one that is queued: others see by its revision that there is something new to wait for.
-    waiting = operation.state in (State.PENDING, State.QUEUED)
-    return work.move(operation, Trigger.DISPATCHED) if waiting else operation
+def dispatched(
+    work: Work, attempts: Mapping[str, int], known: Collection[OperationRecord] = ()
+) -> dict[str, OperationRecord]:
+    """Note that the broker has the requests of some operations.
+
+    Args:
+        work: the transaction.
+        attempts: operation → the attempt that was requested.
+        known: the operations as they were before, of which those that did not change are not read again.
+
+    Returns:
+        Each operation that there is, by its id.
+    """
+    operations = {each.operation_id: each for each in work.operations(list(attempts), known)}
+    waiting: list[OperationRecord] = []
+    for operation in operations.values():
+        attempt = attempts[operation.operation_id]
+        if operation.state.terminal or operation.attempt != attempt:
+            continue
+        work.note(operation, HistoryKind.DISPATCHED, f"attempt {attempt} is on the bus")
+        # Also of one that is queued: others see by its revision that there is something new to wait for.
+        if operation.state in (State.PENDING, State.QUEUED):
+            waiting.append(operation)
+    moved = work.dispatch_all(waiting) if waiting else []
+    return operations | {operation.operation_id: operation for operation in moved}
 
 
 def take_over(work: Work, operation: OperationRecord, instance: str) -> OperationRecord:

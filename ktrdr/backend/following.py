@@ -100,9 +100,8 @@ class Following:
             has_mail = connection.execute(UNCLAIMED, of_owner).first() is not None
             if known is None:
                 return _News(has_mail, [], {})
-            now = {row.id: row.revision for row in connection.execute(REVISIONS, of_owner)}
-            news = [each for each, revision in now.items() if known.get(each) != revision]
-            news += known.keys() - now.keys()
+            now = dict(connection.execute(REVISIONS, of_owner).all())
+            news = list({each for each, _ in now.items() ^ known.items()})
             changed: list[OperationRecord] = []
             on_the_bus: dict[str, str] = {}
             for first in range(0, len(news), _AT_ONCE):

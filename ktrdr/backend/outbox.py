@@ -1,6 +1,6 @@
 """Events that were decided on and are yet to be published, as rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,15 +121,8 @@ class Outbox:
 
     async def mark_sent(self, outgoing: OutgoingEvent) -> OperationRecord | None:
         """Note that the broker has confirmed it; return the operation if that changed it."""
-
-        def action(work: Work) -> OperationRecord | None:
-            self._update(work, outgoing, sent_at=work.now, last_error=None)
-            if isinstance(outgoing.event, TrainingRequested):
-                return dispatching.dispatched(work, outgoing.operation_id, outgoing.event.attempt)
-            return None
-
         # Who hears of it too late publishes it again, under the same id: that is no reason for a commit.
-        return await self._transactions.change(action, within_s=_MARK_WITHIN_S)
+        return await self._transactions.change_together(_all_sent, outgoing, within_s=_MARK_WITHIN_S)
 
     async def mark_failed(self, outgoing: OutgoingEvent, error: str) -> None:
         """Note that it did not get through; in the operation's history too, unless that says so already.
@@ -160,8 +153,7 @@ class Outbox:
         return await self._transactions.change(action)
 
     def _update(self, work: Work, outgoing: OutgoingEvent, **values: object) -> None:
-        where = {"of_event": outgoing.event_id}
-        work.connection.execute(UPDATE_OUTGOING, {**where, "tries": outgoing.tries + 1, **values})
+        work.connection.execute(UPDATE_OUTGOING, _tried(outgoing, **values))
 
     def _note(self, work: Work, outgoing: OutgoingEvent, error: str) -> OperationRecord | None:
         operation = work.operation(outgoing.operation_id)
@@ -169,3 +161,25 @@ class Outbox:
             what = f"{outgoing.event.type_name()} could not be published: {error}"
             work.note(operation, HistoryKind.PUBLISH_FAILED, what, attempt=outgoing.event.attempt)
         return operation
+
+
+def _all_sent(work: Work, sent: Sequence[OutgoingEvent]) -> list[OperationRecord | None]:
+    """Note of several events that the broker has confirmed them: a few statements, however many they are."""
+    rows = [_tried(outgoing, sent_at=work.now, last_error=None) for outgoing in sent]
+    work.connection.execute(UPDATE_OUTGOING, rows)
+    requests = [outgoing for outgoing in sent if isinstance(outgoing.event, TrainingRequested)]
+    if not requests:
+        return [None] * len(sent)
+    changed = dispatching.dispatched(
+        work,
+        {request.operation_id: request.event.attempt for request in requests},
+        [request.operation for request in requests if request.operation is not None],
+    )
+    return [
+        changed.get(outgoing.operation_id) if isinstance(outgoing.event, TrainingRequested) else None
+        for outgoing in sent
+    ]
+
+
+def _tried(outgoing: OutgoingEvent, **values: object) -> dict[str, object]:
+    return {"of_event": outgoing.event_id, "tries": outgoing.tries + 1, **values}

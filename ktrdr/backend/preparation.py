@@ -10,12 +10,11 @@ from pydantic import JsonValue
 
 from ktrdr.backend.wishes import Preparation, StrategyText, digest_of
 from ktrdr.blobs.store import BlobStore
-from ktrdr.errors import DataError, Problem
+from ktrdr.errors import DataError
 from ktrdr.events import DatasetRef, StrategyDocument
 
 if TYPE_CHECKING:
     from ktrdr.market.context import ContextReport
-    from ktrdr.market.gaps import BarReport
     from ktrdr.market.time_range import Moment
     from ktrdr.strategy import Strategy
 
@@ -33,19 +32,10 @@ class PreparedTraining:
     timeframe: str
     """The base timeframe."""
     datasets: tuple[DatasetRef, ...]
-    reports: tuple["BarReport | ContextReport", ...]
-    """What is in each dataset, its gaps included."""
-    warnings: tuple[Problem, ...]
-    """What the strategy file says to no effect, or in an outdated way."""
-    source: str
-    """The strategy file, for messages."""
     files: tuple[Path, ...]
     """Where bars and context are from."""
-
-    @property
-    def told(self) -> Preparation:
-        """What of it is told to who asks."""
-        return Preparation(self.source, self.warnings, tuple(report.describe() for report in self.reports))
+    told: Preparation
+    """What of it is told to who asks."""
 
     def fingerprint(self, seed: int | None) -> str:
         """Return the same text for the same wish: strategy, overrides, bars and the seed asked for."""
@@ -96,18 +86,18 @@ def prepare_training(
     wanted = parsed.strategy
     directory = BarDirectory(data_dir)
     datasets: list[DatasetRef] = []
-    reports: list[BarReport | ContextReport] = []
+    told: list[str] = []
     files: list[Path] = []
     moments: list[int] = []
     for symbol, timeframe in product(wanted.symbols, wanted.timeframes):
         loaded = directory.read(symbol, timeframe, start or wanted.start, end or wanted.end)
-        reports.append(loaded.report)
+        told.append(loaded.report.describe())
         files.append(loaded.file.path)
         datasets.append(write_snapshot(loaded.bars, symbol, timeframe, blobs))
         ends = to_microseconds(loaded.bars.index[[0, -1]])
         moments += [int(ends[0]), int(Timeframe.parse(timeframe).close_microseconds(ends)[1])]
     for report, origins, dataset in _snapshot_context(wanted, data_dir, min(moments), max(moments), blobs):
-        reports.append(report)
+        told.append(report.describe())
         files += origins
         datasets.append(dataset)
     document = StrategyDocument(
@@ -118,10 +108,8 @@ def prepare_training(
         symbol=wanted.symbol,
         timeframe=wanted.base_timeframe,
         datasets=tuple(datasets),
-        reports=tuple(reports),
-        warnings=parsed.warnings,
-        source=source,
         files=tuple(files),
+        told=Preparation(source, parsed.warnings, tuple(told)),
     )
 
 

@@ -199,7 +199,9 @@ class OutboxRelay:
         try:
             # Nobody may find a request after its deadline: it is dispatched anew then.
             expiration_s = request.accept_within_s if request is not None else None
-            await self._publisher.publish(event, event_id=outgoing.event_id, expiration_s=expiration_s)
+            await self._publisher.publish(
+                event, event_id=outgoing.event_id, expiration_s=expiration_s, packed=outgoing.packed
+            )
             self.is_held_up = False
             changed = await self._outbox.mark_sent(outgoing)
             if request is not None:

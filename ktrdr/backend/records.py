@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from ktrdr.backend.states import State
 from ktrdr.events import (
@@ -13,9 +14,12 @@ from ktrdr.events import (
     FileDigest,
     ModelManifest,
     OperationEvent,
+    Packed,
     RunningAttempt,
     StrategyDocument,
     TrainingProgress,
+    TrainingRequested,
+    pack,
 )
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 
@@ -247,6 +251,30 @@ class OutgoingEvent:
     """How long to wait from when it was first seen."""
     tries: int = 0
     last_error: str | None = None
+    packed: Packed | None = field(default=None, compare=False, repr=False)
+    """The event as it is published, if that is at hand."""
+    operation: OperationRecord | None = field(default=None, compare=False, repr=False)
+    """The operation as it was when this was decided, if that is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """The request of a new operation, written once for every place that it goes to."""
+
+    event: TrainingRequested
+    json: str
+    """As it is recorded."""
+    packed: Packed
+    """As it is published."""
+
+    @classmethod
+    def of(cls, event: TrainingRequested) -> Self:
+        """Write a request.
+
+        Raises:
+            CodecError: it is too large to be sent.
+        """
+        return cls(event, event.model_dump_json(), pack(event))
 
 
 @dataclass(frozen=True, slots=True)

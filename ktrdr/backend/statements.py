@@ -31,6 +31,13 @@ OPERATIONS = select_operations().where(operations.c.id.in_(bindparam("of_operati
 OPERATION_AND_REQUEST = OPERATION.add_columns(operations.c.request)
 LOCKED_OPERATION = OPERATION.with_for_update(of=operations)
 FREE_OPERATION = OPERATION.with_for_update(of=operations, skip_locked=True)
+# In one order for everybody, or two could wait for each other.
+LOCKED_REVISIONS = (
+    select(operations.c.id, operations.c.revision)
+    .where(operations.c.id.in_(bindparam("of_operations", expanding=True)))
+    .order_by(operations.c.id)
+    .with_for_update()
+)
 ACTIVE = [state for state in State if not state.terminal]
 _ACTIVE_OF_OWNER = (
     operations.c.state.in_(ACTIVE),

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.instances import BROKER_OWNER
-from ktrdr.backend.records import OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.records import NewRequest, OperationRecord, Submission, SubmitTraining
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.events import Envelope, TrainingRequested, encode
+from ktrdr.events import TrainingRequested
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.models.directory import version_name
 from ktrdr.settings import Settings
@@ -69,19 +69,21 @@ class Submitter:
         """Return what records a training in a transaction of its owner; see `submit`."""
         version_name(wish.strategy.name, wish.symbol, wish.timeframe, 1)
         now = self._clock.now()
-        request = TrainingRequested(
-            operation_id=self._ids.operation_id(now),
-            attempt=1,
-            strategy=wish.strategy,
-            datasets=wish.datasets,
-            seed=wish.seed,
-            lane=wish.lane,
-            require_gpu=wish.require_gpu,
-            requested_at=now,
-            accept_within_s=self._settings.accept_deadline_s,
+        # What cannot be sent is refused here rather than by the relay, where nobody waits for the answer; and
+        # a transaction, which others wait for and which may be repeated, has only to record what is written.
+        request = NewRequest.of(
+            TrainingRequested(
+                operation_id=self._ids.operation_id(now),
+                attempt=1,
+                strategy=wish.strategy,
+                datasets=wish.datasets,
+                seed=wish.seed,
+                lane=wish.lane,
+                require_gpu=wish.require_gpu,
+                requested_at=now,
+                accept_within_s=self._settings.accept_deadline_s,
+            )
         )
-        # Refused here rather than by the relay, where nobody waits for the answer.
-        encode(Envelope(request, event_id=self._ids.event_id(), sender=owner, occurred_at=now))
         max_attempts = wish.max_attempts or self._settings.max_attempts
         is_gone = self._store.instances.is_gone
 

@@ -1,6 +1,6 @@
 """One write transaction on operations: rows in, rows out, no decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from ktrdr.backend import statements
 from ktrdr.backend.additions import Additions
 from ktrdr.backend.conflicts import ConflictError
 from ktrdr.backend.lookup import no_such_operation
-from ktrdr.backend.records import HistoryKind, Idempotency, OperationRecord, OutgoingEvent
+from ktrdr.backend.records import HistoryKind, Idempotency, NewRequest, OperationRecord, OutgoingEvent
 from ktrdr.backend.rows import operation_record
 from ktrdr.backend.states import State, Trigger, apply
 from ktrdr.events import BlobRef, OperationEvent, TrainingRequested
@@ -79,6 +79,26 @@ class Work:
         """Return the operation, locked until the end of the transaction where the database does so."""
         return self._locked(statements.LOCKED_OPERATION, operation_id)
 
+    def operations(
+        self, operation_ids: Sequence[str], known: Collection[OperationRecord] = ()
+    ) -> list[OperationRecord]:
+        """Return those that there are of several operations, locked likewise.
+
+        Args:
+            operation_ids: which.
+            known: some of them as they were before; of what did not change since, these are returned, with
+                the progress of then.
+        """
+        of_all = {"of_operations": operation_ids}
+        revisions = dict(self.connection.execute(statements.LOCKED_REVISIONS, of_all).all())
+        same = [each for each in known if revisions.get(each.operation_id) == each.revision]
+        for operation in same:
+            del revisions[operation.operation_id]
+        if not revisions:
+            return same
+        found = self.connection.execute(statements.OPERATIONS, {"of_operations": list(revisions)})
+        return same + [operation_record(row) for row in found]
+
     def existing_operation(self, operation_id: str) -> OperationRecord:
         """Return the operation, locked likewise.
 
@@ -103,7 +123,7 @@ class Work:
     def add(
         self,
         operation: OperationRecord,
-        request: TrainingRequested,
+        request_json: str,
         *,
         submitted_by: str,
         fingerprint: str | None,
@@ -121,7 +141,7 @@ class Work:
             "timeframe": operation.timeframe,
             "seed": operation.seed,
             "fingerprint": fingerprint,
-            "request": request.model_dump_json(),
+            "request": request_json,
             "submitted_by": submitted_by,
             "owner": operation.owner,
             "mode": operation.mode,
@@ -168,6 +188,35 @@ class Work:
             self.withdraw_requests(operation.operation_id)
             values = {"finished_at": self.now, **values}
         return self.change(operation, state=state, **values)
+
+    def dispatch_all(self, operations: Sequence[OperationRecord]) -> list[OperationRecord]:
+        """Move several operations that wait for their requests to be on the bus, by one statement.
+
+        Raises:
+            ConflictError: one of them is not as it was read any more.
+        """
+        moved = [
+            replace(
+                operation,
+                state=apply(operation.state, Trigger.DISPATCHED),
+                revision=operation.revision + 1,
+                updated_at=self.now,
+            )
+            for operation in operations
+        ]
+        rows = [
+            {
+                "of_operation": operation.operation_id,
+                "at_revision": operation.revision - 1,
+                "state": operation.state,
+                "revision": operation.revision,
+                "updated_at": operation.updated_at,
+            }
+            for operation in moved
+        ]
+        if self.connection.execute(statements.CHANGE_OPERATION, rows).rowcount != len(rows):
+            raise ConflictError(", ".join(operation.operation_id for operation in moved))
+        return moved
 
     # --- attempts ---------------------------------------------------------------------------------
 
@@ -262,23 +311,37 @@ class Work:
         Where there is neither, nobody could hear it: an in-process bus ends with its process.
         """
         carrier = owner or self.owner
-        if carrier is None:
-            return
-        event_id = self._ids.event_id()
+        if carrier is not None:
+            outgoing = OutgoingEvent(self._ids.event_id(), event.operation_id, carrier, event, delay_s)
+            self._send(outgoing, event.model_dump_json())
+
+    def send_new(self, request: NewRequest, operation: OperationRecord, *, owner: str) -> None:
+        """Have the request of a new operation published after the commit, on the bus of the owner."""
+        outgoing = OutgoingEvent(
+            self._ids.event_id(),
+            operation.operation_id,
+            owner,
+            request.event,
+            packed=request.packed,
+            operation=operation,
+        )
+        self._send(outgoing, request.json)
+
+    def _send(self, outgoing: OutgoingEvent, json: str) -> None:
         values = {
-            "event_id": event_id,
-            "operation_id": event.operation_id,
-            "owner": carrier,
-            "type": event.type_name(),
-            "payload": event.model_dump_json(),
-            "delay_s": delay_s,
+            "event_id": outgoing.event_id,
+            "operation_id": outgoing.operation_id,
+            "owner": outgoing.owner,
+            "type": outgoing.event.type_name(),
+            "payload": json,
+            "delay_s": outgoing.delay_s,
             "created_at": self.now,
             "tries": 0,
             # Else whoever sees it first.
-            "claimed_by": self._publishers.get(carrier),
+            "claimed_by": self._publishers.get(outgoing.owner),
         }
         self.insert(statements.INSERT_OUTGOING, values)
-        self.outgoing.append(OutgoingEvent(event_id, event.operation_id, carrier, event, delay_s))
+        self.outgoing.append(outgoing)
 
     def newest_request(self, operation_id: str) -> str | None:
         """Return the event id of the request that was decided on last, published or not."""

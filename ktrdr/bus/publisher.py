@@ -4,7 +4,7 @@ from ktrdr.bus.port import Bus
 from ktrdr.bus.topology import route
 from ktrdr.clock import Clock
 from ktrdr.events.base import Event
-from ktrdr.events.codec import Envelope, encode
+from ktrdr.events.codec import Envelope, Packed, encode
 from ktrdr.ids import IdFactory
 
 
@@ -20,7 +20,12 @@ class EventPublisher:
         self._timeout_s = timeout_s
 
     async def publish(
-        self, event: Event, *, event_id: str | None = None, expiration_s: float | None = None
+        self,
+        event: Event,
+        *,
+        event_id: str | None = None,
+        expiration_s: float | None = None,
+        packed: Packed | None = None,
     ) -> str:
         """Publish an event and return its id, once the broker has confirmed it.
 
@@ -28,6 +33,7 @@ class EventPublisher:
             event: what to say.
             event_id: of an event that is said again, so that whoever heard it knows; a new one if None.
             expiration_s: dead-letter it if nobody has taken it after so long.
+            packed: the event, if `pack` was called before.
 
         Raises:
             CodecError: the event cannot be sent, now or ever.
@@ -38,7 +44,7 @@ class EventPublisher:
         envelope = Envelope(event, event_id=event_id, sender=self._sender, occurred_at=self._clock.now())
         where = route(event)
         await self._bus.publish(
-            encode(envelope, expiration_s=expiration_s),
+            encode(envelope, expiration_s=expiration_s, packed=packed),
             exchange=where.exchange,
             routing_key=where.routing_key,
             mandatory=where.mandatory,

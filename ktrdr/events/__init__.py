@@ -2,7 +2,7 @@
 
 from ktrdr.events.base import ClaimEvent, Event, Name, OperationEvent, OperationId, Sha256
 from ktrdr.events.causes import FailureCause
-from ktrdr.events.codec import Envelope, decode, encode
+from ktrdr.events.codec import Envelope, Packed, decode, encode, pack
 from ktrdr.events.log_lines import LogEntry
 from ktrdr.events.message import HeaderValue, Message
 from ktrdr.events.references import (
@@ -60,6 +60,7 @@ __all__ = [
     "Name",
     "OperationEvent",
     "OperationId",
+    "Packed",
     "RunningAttempt",
     "Sha256",
     "StageTiming",
@@ -72,4 +73,5 @@ __all__ = [
     "TrainingRequested",
     "decode",
     "encode",
+    "pack",
 ]

@@ -45,15 +45,23 @@ class Envelope:
         return self.event.operation_id if isinstance(self.event, OperationEvent) else None
 
 
-def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
-    """Return the message that carries an event.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An event as the body of a message."""
+
+    body: bytes
+    encoding: str | None
+    """``zstd``, if it is compressed."""
+
+
+def pack(event: Event) -> Packed:
+    """Return the body of any message that carries the event.
 
     Raises:
-        OversizedError: the body would be over `MAX_BODY_BYTES`, or hold too many values.
+        OversizedError: it would be over `MAX_BODY_BYTES`, or hold too many values.
         UnencodableError: a field holds what msgpack or UTF-8 has no form for.
     """
-    event = envelope.event
-    body = _pack(event)
+    body = _packed(event)
     encoding = None
     # Weights hardly compress, and an inline model is compressed already: try, and keep it only if it pays.
     if len(body) >= _COMPRESS_FROM_BYTES:
@@ -62,6 +70,22 @@ def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
             body, encoding = compressed, "zstd"
     if len(body) > MAX_BODY_BYTES:
         raise OversizedError(f"A {event.type_name()} of {len(body):,} bytes is over {MAX_BODY_BYTES:,}.")
+    return Packed(body, encoding)
+
+
+def encode(envelope: Envelope, *, expiration_s: float | None = None, packed: Packed | None = None) -> Message:
+    """Return the message that carries an event.
+
+    Args:
+        envelope: the event, and what is to be known about its sending.
+        expiration_s: dead-letter it if nobody has taken it after so long.
+        packed: the event, if `pack` was called before.
+
+    Raises:
+        CodecError: as `pack` does.
+    """
+    event = envelope.event
+    packed = packed or pack(event)
     headers: dict[str, HeaderValue] = {
         "cloudEvents:id": envelope.event_id,
         "cloudEvents:source": envelope.sender,
@@ -76,14 +100,14 @@ def encode(envelope: Envelope, *, expiration_s: float | None = None) -> Message:
     if envelope.traceparent:
         headers["traceparent"] = envelope.traceparent
     return Message(
-        body=body,
+        body=packed.body,
         message_id=envelope.event_id,
         type=event.type_name(),
         correlation_id=envelope.operation_id,
         app_id=envelope.sender,
         timestamp=envelope.occurred_at.astimezone(UTC).replace(microsecond=0),
         content_type=CONTENT_TYPE,
-        content_encoding=encoding,
+        content_encoding=packed.encoding,
         expiration_s=expiration_s,
         persistent=event.durable,
         headers=headers,
@@ -157,7 +181,7 @@ def _event_type(name: str) -> type[Event]:
     raise UnknownEventError(f"No event has the type '{match['type']}'.")
 
 
-def _pack(event: Event) -> bytes:
+def _packed(event: Event) -> bytes:
     try:
         body: bytes = msgpack.packb(event.model_dump(mode="python", round_trip=True), default=_pack_special)
         check_structure(body)

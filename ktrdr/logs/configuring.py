@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from ktrdr.logs.overhearing import overhear
+from ktrdr.logs.overhearing import is_overheard, overhear
 from ktrdr.logs.redaction import redact, redact_fields
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -50,6 +50,7 @@ def _configure_structlog(level: LogLevel, form: LogFormat) -> None:
     as_json = form == "json" or (form == "auto" and not on_terminal)
     shown_from = getattr(logging, level.upper())
     processors: list[structlog.typing.Processor] = [
+        _OfInterest(shown_from),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         redact_fields,
@@ -89,12 +90,20 @@ class _From:
     """Drops lines that are less severe."""
 
     def __init__(self, level: int) -> None:
-        self._level = level
+        levels = logging.getLevelNamesMapping().items()
+        self._dropped = {name.lower() for name, severity in levels if severity < level}
 
     def __call__(self, _logger: Any, method: str, event: Any) -> Any:
-        if logging.getLevelNamesMapping()[method.upper()] < self._level:
+        if method in self._dropped:
             raise structlog.DropEvent
         return event
+
+
+class _OfInterest(_From):
+    """Drops them before anything is made of them, where nobody reads along either."""
+
+    def __call__(self, logger: Any, method: str, event: Any) -> Any:
+        return event if is_overheard() else super().__call__(logger, method, event)
 
 
 _clock_time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)

@@ -45,6 +45,11 @@ def overheard_by_nobody() -> None:
     _listener.set(None)
 
 
+def is_overheard() -> bool:
+    """Return whether anybody is told of what is logged in this context."""
+    return _listener.get() is not None
+
+
 def overhear(logger: Any, method: str, event: Any) -> Any:
     """Tell whoever listens, and go on: for structlog."""
     listener = _listener.get()

@@ -15,7 +15,7 @@ from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.instances import InstanceLock
 from ktrdr.backend.persistence import ModelPersister, VerifiedModel
-from ktrdr.backend.records import OperationRecord, SubmitTraining
+from ktrdr.backend.records import NewRequest, OperationRecord, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
@@ -436,7 +436,8 @@ class World:
                 requested_at=now,
                 accept_within_s=60,
             )
-            store.change(lambda work: dispatching.submit(work, asked, request, 1, "elsewhere"))
+            new = NewRequest.of(request)
+            store.change(lambda work: dispatching.submit(work, asked, new, 1, "elsewhere"))
             run = Run(request, "claim-elsewhere", "agent-elsewhere")
             model = persister.examine(self.agent.model(run), RandomIds().event_id())
             assert isinstance(model, VerifiedModel)

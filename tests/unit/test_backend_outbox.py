@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from ktrdr.backend import dispatching
 from ktrdr.backend.attempts import RetryPolicy
 from ktrdr.backend.instances import BROKER_OWNER
-from ktrdr.backend.outbox import LOOK_AT, Look, Outbox
+from ktrdr.backend.outbox import LOOK_AT, Look, Outbox, _all_sent
 from ktrdr.backend.publisher import OutboxRelay
 from ktrdr.backend.records import OutgoingEvent
 from ktrdr.backend.states import State
@@ -219,6 +219,62 @@ async def test_what_this_process_commits_goes_out_in_order_though_the_outbox_can
     await asyncio.wait((running,))
     world.store.change(send_two)
     assert len(_unsent(world)) == 2  # for whoever starts next
+
+
+async def test_many_requests_are_marked_by_as_many_statements_as_two(
+    world: World, buses: list[Obstructed]
+) -> None:
+    buses[0].hold = asyncio.Event()
+    submitted = [(await world.backend.submit(wish())).operation.operation_id for _ in range(12)]
+    with world.store.reading() as connection:
+        rows = connection.execute(
+            select(outbox.c.event_id, outbox.c.operation_id).order_by(outbox.c.id)
+        ).all()
+    requests = [
+        OutgoingEvent(row.event_id, row.operation_id, "here", world.store.get_request(row.operation_id)[1])
+        for row in rows
+    ]
+    assert [each.operation_id for each in requests] == submitted
+    statements: list[str] = []
+
+    def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(world.store._database._engine, "before_cursor_execute", executed)
+    world.store.change(lambda work: _all_sent(work, requests[:2]))
+    of_two = len(statements)
+    marked = world.store.change(lambda work: _all_sent(work, requests[2:]))
+    assert len(statements) == 2 * of_two
+    assert [(each.operation_id, each.state) for each in marked if each is not None] == [
+        (operation_id, State.QUEUED) for operation_id in submitted[2:]
+    ]
+    assert marked == [world.get(operation_id) for operation_id in submitted[2:]]
+    assert _unsent(world) == []
+
+
+async def test_what_changed_since_it_was_decided_is_marked_as_it_is_now(
+    world: World, buses: list[Obstructed]
+) -> None:
+    buses[0].hold = asyncio.Event()
+    submitted = [(await world.backend.submit(wish())).operation for _ in range(3)]
+    await world.backend.cancel(submitted[1].operation_id, "enough")
+    requests = [
+        OutgoingEvent(
+            f"e-{number}",
+            operation.operation_id,
+            "here",
+            world.store.get_request(operation.operation_id)[1],
+            operation=operation,
+        )
+        for number, operation in enumerate(submitted)
+    ]
+    marked = world.store.change(lambda work: _all_sent(work, requests))
+    assert [each.state for each in marked if each is not None] == [
+        State.QUEUED,
+        State.CANCELLED,
+        State.QUEUED,
+    ]
+    assert marked == [world.get(operation.operation_id) for operation in submitted]
 
 
 async def test_a_request_expires_when_it_will_be_dispatched_anew(

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ktrdr.backend.work import Work
 from ktrdr.errors import DatabaseUnavailableError, StoreError
 from tests.contract.virtual_clock import VirtualClock
 from tests.unit.backend_cases import eventually
+
+_Action = Callable[[Work], Any]
 
 
 class Counted(Database):
@@ -55,17 +57,33 @@ class World:
         self.clock = VirtualClock()
         self.transactions = Transactions(self.store, "here", clock=self.clock, offload=asyncio.to_thread)
 
-    def change(self, action: Callable[[Work], Any]) -> asyncio.Task[Any]:
+    def change(self, action: _Action) -> asyncio.Task[Any]:
         """Begin a change, which is in the order of the calls."""
         return asyncio.create_task(self.transactions.change(action))
 
-    async def together(self, *actions: Callable[[Work], Any]) -> list[asyncio.Task[Any]]:
+    async def together(self, *actions: _Action) -> list[asyncio.Task[Any]]:
         """Begin changes that all wait while another is being committed."""
+        first = await self._held_up()
+        return await self._behind(first, [self.change(action) for action in actions])
+
+    async def together_with(
+        self, action: Callable[[Work, Sequence[str]], Sequence[str]], items: Sequence[str], one: _Action
+    ) -> list[asyncio.Task[Any]]:
+        """Begin likewise one change, and then another that is made for several items at once."""
+        first = await self._held_up()
+        each = [asyncio.create_task(self.transactions.change_together(action, item)) for item in items]
+        return await self._behind(first, [self.change(one), *each])
+
+    async def _held_up(self) -> asyncio.Task[Any]:
         self.database.gate = threading.Event()
         first = self.change(_note("first"))
         await asyncio.to_thread(self.database.waits.wait, 60)
-        tasks = [self.change(action) for action in actions]
-        await eventually(lambda: len(self.transactions._waiting) == len(actions), "all to wait")
+        return first
+
+    async def _behind(
+        self, first: asyncio.Task[Any], tasks: list[asyncio.Task[Any]]
+    ) -> list[asyncio.Task[Any]]:
+        await eventually(lambda: len(self.transactions._waiting) == len(tasks), "all to wait")
         gate, self.database.gate = self.database.gate, None
         gate.set()
         await first
@@ -212,6 +230,33 @@ async def test_what_can_wait_does_not_wait_for_ever(world: World) -> None:
     assert await patient == "patient"
 
 
+async def test_what_is_done_together_is_one_call_for_all_who_wait(world: World) -> None:
+    calls: list[list[str]] = []
+
+    def add(work: Work, names: Sequence[str]) -> list[str]:
+        calls.append(list(names))
+        return [_note(name)(work) for name in names]
+
+    alone, *tasks = await world.together_with(add, ("a", "b", "c"), _note("alone"))
+    assert await asyncio.gather(alone, *tasks) == ["alone", "a", "b", "c"]
+    assert calls == [["a", "b", "c"]]
+    assert world.database.begun == 2
+
+
+async def test_of_what_is_done_together_a_failure_is_that_of_its_own_item_only(world: World) -> None:
+    def add(work: Work, names: Sequence[str]) -> list[str]:
+        for name in names:
+            (_half_done if name == "b" else _note(name))(work)
+        return list(names)
+
+    tasks = await world.together_with(add, ("a", "b", "first", "c"), _note("alone"))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [results[0], results[1], results[4]] == ["alone", "a", "c"]
+    assert isinstance(results[2], ZeroDivisionError)
+    assert isinstance(results[3], DatabaseUnavailableError)
+    assert world.noted() == ["a", "alone", "c", "first"]
+
+
 async def test_what_is_abandoned_is_not_begun(world: World) -> None:
     tasks = [world.change(_note(name)) for name in ("a", "b")]
     await asyncio.sleep(0)  # both are waiting, and nothing has begun
@@ -247,5 +292,5 @@ async def _cancelling_the_first_of(
     """Cancel the first of the changes that wait before the others get their turn."""
     beginning = asyncio.create_task(begin)
     await eventually(lambda: len(world.transactions._waiting) == 2, "both to wait")
-    world.transactions._waiting[0][1].cancel()
+    world.transactions._waiting[0].outcome.cancel()
     return await beginning
