@@ -1,12 +1,13 @@
 """What the report concludes, and how sure it says it is."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from ktrdr.models.bundle import EVALUATION_FILE
 from ktrdr.models.metadata import ModelMetadata
+from ktrdr.models.report.baselines import class_guess
 from ktrdr.models.report.bootstrap import BlockBootstrap, block_rows
 from ktrdr.models.report.rows import ClassifiedRows, Floats, Integers, RegressedRows, read_rows
 from ktrdr.models.report.verdict import Outcome, judge
@@ -205,3 +206,18 @@ def test_the_mean_over_all_resamples_is_the_mean(rows, length):
     error = values.std() * np.sqrt(length / rows / len(means))
     assert means.mean() == pytest.approx(values.mean(), abs=4 * error + 1e-12)
     assert np.all((means >= values.min() - 1e-12) & (means <= values.max() + 1e-12))
+
+
+def test_the_last_return_of_a_row_is_that_of_its_own_symbol():
+    rows, metadata = classified_rows()
+    other = replace(rows, close=rows.close * 1_000, symbols=np.ones(len(rows), np.int64))
+    order = np.argsort(np.concatenate([rows.times_ms, other.times_ms]), kind="stable")
+    names = [field.name for field in fields(rows)]
+    both = replace(
+        rows, **{name: np.concatenate([getattr(rows, name), getattr(other, name)])[order] for name in names}
+    )
+    alone = class_guess("last_return_sign", rows, metadata)
+    together = class_guess("last_return_sign", both, metadata)
+    assert alone is not None
+    assert together is not None
+    assert np.array_equal(together, np.repeat(alone, 2))

@@ -44,7 +44,11 @@ def value_guess(baseline: str, rows: RegressedRows) -> Floats | None:
 
 
 def _last_returns(rows: Rows) -> Floats:
-    # Since the row before, which is the bar before except where rows were left out.
-    before = np.concatenate([rows.close[:1], rows.close[:-1]])
-    returns: Floats = (rows.close / before - 1)[rows.test]
-    return returns
+    # Since the symbol's row before, which is the bar before except where rows were left out.
+    by_symbol = np.argsort(rows.symbols, kind="stable")
+    close = rows.close[by_symbol]
+    is_first = np.diff(rows.symbols[by_symbol], prepend=-1) != 0
+    before = np.where(is_first, close, np.roll(close, 1))
+    returns = np.empty(len(rows))
+    returns[by_symbol] = close / before - 1
+    return returns[rows.test]
