@@ -1,5 +1,6 @@
 """`ktrdr clean`: what nobody needs any more, on this machine and in the database; looked for, or removed."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ktrdr.blobs.uploads import ABANDONED_AFTER, Uploads
 from ktrdr.blobs.verified import files_before
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, OperationNotFoundError
+from ktrdr.models.directory import ModelDirectory
 from ktrdr.settings import Settings
 
 
@@ -70,6 +72,7 @@ async def clean(settings: Settings, *, apply: bool, clock: Clock | None = None) 
                 found.refuse += _uploads(settings, blobs, clock.now() - ABANDONED_AFTER, apply=apply)
     found.refuse += _of_agents(settings, store, clock, apply=apply)
     found.refuse += _logs(settings, clock, apply=apply)
+    found.refuse += _replaced(settings, clock, apply=apply)
     found.refuse = [each for each in found.refuse if each.count]
     return found
 
@@ -165,6 +168,24 @@ def _logs(settings: Settings, clock: Clock, *, apply: bool) -> list[Refuse]:
         for path, _ in files:
             path.unlink(missing_ok=True)
     return [_of_files("log files", f"not written to for {in_words(kept)}", files)]
+
+
+def _replaced(settings: Settings, clock: Clock, *, apply: bool) -> list[Refuse]:
+    kept: timedelta | None = Retention.from_settings(settings).operations
+    if kept is None:
+        return []
+    paths = ModelDirectory(settings.models_dir).replaced(clock.now() - kept)
+    files = [
+        (path, sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())) for path in paths
+    ]
+    if apply:
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    why = f"directories that no operation had made, in the way of a model over {in_words(kept)} ago"
+    return [_of_files("replaced versions", why, files)]
 
 
 def _of_files(what: str, why: str, files: Sequence[tuple[Path, int]]) -> Refuse:

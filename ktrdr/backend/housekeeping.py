@@ -13,6 +13,7 @@ from ktrdr.backend.retention import Retention, in_words, limit_of
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import (
+    access_tokens,
     attempts,
     audit_log,
     inbox,
@@ -122,6 +123,15 @@ def chores(store: OperationStore, retention: Retention) -> Iterator[Chore]:
             f"older than {_span(retention.audit)}",
             select(audit_log.c.id).where(audit_log.c.at < limit),
             partial(_delete_by, audit_log.c.id),
+        )
+        # The audit log names them.
+        yield Chore(
+            "tokens",
+            f"revoked or expired over {_span(retention.audit)} ago",
+            select(access_tokens.c.id).where(
+                or_(access_tokens.c.revoked_at < limit, access_tokens.c.expires_at < limit)
+            ),
+            partial(_delete_by, access_tokens.c.id),
         )
     yield Chore(
         "processes",

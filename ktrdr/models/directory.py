@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ktrdr.errors import ModelError, StorageFullError
@@ -229,6 +230,11 @@ class ModelDirectory:
                 removed += 1
         return removed
 
+    def replaced(self, before: datetime) -> list[Path]:
+        """Return what was in the way of a version, and was set aside before that time."""
+        limit = before.timestamp()
+        return [path for path in (self.root / _REPLACED).glob("*") if path.lstat().st_mtime < limit]
+
     def _move_away(self, target: Path, staged: StagedModel) -> None:
         if not target.is_symlink() and _same_model(target, staged.path):
             aside = staged.path.with_name(f"{staged.path.name}.old")
@@ -238,6 +244,8 @@ class ModelDirectory:
             aside = self._temporary(_REPLACED, f"{target.parent.name}.{target.name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             target.rename(aside)
+            if not aside.is_symlink():
+                os.utime(aside)  # its age counts from here
 
     def _temporary(self, where: str, label: str) -> Path:
         return self.root / where / f"{label}~{secrets.token_hex(8)}"

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from ktrdr.backend.publisher import _REMEMBERED
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tables import (
+    access_tokens,
     audit_log,
     inbox,
     instances,
@@ -234,6 +235,25 @@ async def test_a_transaction_that_fails_in_the_middle_forgets_nothing(world: Wor
     with pytest.raises(KeyboardInterrupt):
         world.store.change(killed)
     assert world.story(run) == story
+
+
+async def test_tokens_that_have_not_been_good_for_long_are_forgotten(world: World) -> None:
+    now, long_ago = world.clock.now(), world.clock.now() - timedelta(days=366)
+    ends: dict[str, dict[str, datetime | None]] = {
+        "good": {},
+        "revoked lately": {"revoked_at": now - timedelta(days=364)},
+        "revoked": {"revoked_at": long_ago},
+        "expired": {"expires_at": long_ago},
+        "expires": {"expires_at": now + timedelta(days=1)},
+    }
+    for number, (name, end) in enumerate(ends.items()):
+        row = {"id": str(number), "name": name, "role": "viewer", "digest": f"{number:064}", **end}
+        made = insert(access_tokens).values(created_at=long_ago, **row)
+        world.store.change(lambda work, made=made: work.connection.execute(made))  # type: ignore[misc]
+    assert tidy(world.store, KEPT)["tokens"] == 2
+    with world.store.reading() as connection:
+        left = set(connection.execute(select(access_tokens.c.name)).scalars())
+    assert left == {"good", "revoked lately", "expires"}
 
 
 async def test_old_audit_entries_are_forgotten(world: World) -> None:

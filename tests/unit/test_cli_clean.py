@@ -156,3 +156,19 @@ def test_on_a_machine_of_agents_the_blobs_of_the_backend_are_none_of_its_busines
 ) -> None:
     monkeypatch.setenv("KTRDR_BLOB_STORE", "https://backend.example.org:8420")
     assert ask() == {"applied": False, "refuse": [], "left_alone": []}
+
+
+def test_what_was_in_the_way_of_a_version_goes_when_it_is_old(settings: Settings) -> None:
+    aside = settings.models_dir / ".replaced"
+    old, young = aside / "momentum.EURUSD_1h_v1~aa", aside / "momentum.EURUSD_1h_v2~bb"
+    for path in (old, young):
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_bytes(b"12345")
+    age(old, days=91)
+    age(young, days=89)
+    assert refuse() == {"replaced versions": (1, 5)}
+    assert old.exists()
+    assert refuse("--apply") == {"replaced versions": (1, 5)}
+    assert not old.exists()
+    assert young.exists()
+    assert refuse() == {}

@@ -1,9 +1,11 @@
 """What a client says of a server that does not answer as it should, and when it asks again."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, TypeAdapter
@@ -20,6 +22,7 @@ from ktrdr.errors import (
     ServerUnreachableError,
     SettingsError,
 )
+from tests.broker.certificates import Certificates
 
 PROBLEM = "application/problem+json"
 MODE = TypeAdapter(DefaultMode)
@@ -37,7 +40,8 @@ class Scripted(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        scheme = "https" if isinstance(self.socket, ssl.SSLSocket) else "http"
+        return f"{scheme}://127.0.0.1:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,6 +76,22 @@ def answering(*answers: Answer, **headers: str) -> Iterator[Scripted]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_certificate_of_ones_own_authority_is_trusted_once_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Certificates.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with answering(GOOD) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        with pytest.raises(ServerError, match="not trusted") as refused:
+            Server(server.url, None).get("/trainings/config", MODE)
+        assert "SSL_CERT_FILE" in str(refused.value.fix)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+        assert Server(server.url, None).get("/trainings/config", MODE).mode == "auto"
 
 
 def problem(status: int, code: str, detail: str = "Something is wrong.", fix: str = "") -> Answer:

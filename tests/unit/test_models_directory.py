@@ -1,6 +1,7 @@
 import hashlib
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -117,10 +118,12 @@ def test_the_same_model_left_by_a_crash_before_the_commit_are_replaced(directory
 
 def test_other_files_in_the_way_of_a_version_are_kept_aside(directory: ModelDirectory) -> None:
     directory.publish(directory.stage({"model.safetensors": b"precious"}, owner="dead"), NAME)
+    os.utime(directory.path(NAME), (0, 0))
     staged = directory.stage(FILES, owner="me")
     directory.publish(staged, NAME)
 
     assert directory.verify(NAME, staged.files) == []
+    assert directory.replaced(datetime(1990, 1, 1, tzinfo=UTC)) == []  # its age counts from here
     (kept,) = (directory.root / ".replaced").iterdir()
     assert kept.name.startswith("momentum.EURUSD_1h_v1~")
     assert (kept / "model.safetensors").read_bytes() == b"precious"
