@@ -5,7 +5,7 @@ Slower than reading it (seconds for a million rows), so only done once it is kno
 
 import re
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,11 @@ from ktrdr.errors import DataError
 from ktrdr.market.bars import BAR_COLUMNS
 from ktrdr.market.csv_layout import TIME_PATTERN, CsvLayout, csv_rows
 from ktrdr.market.timeframe import Timeframe
+from ktrdr.market.times import from_datetime
 from ktrdr.market.validation import LISTED_EXAMPLES, NO_TIME, Finding, find_problems, refusal
 
 _NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"\d{9,19}(\.\d*)?", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def diagnose(path: Path, layout: CsvLayout, timeframe: Timeframe) -> DataError | None:
@@ -105,4 +104,4 @@ def _parse_time(text: str, zoned: bool) -> int | str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return "times that do not exist"
-    return ((moment if zoned else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    return from_datetime(moment)

@@ -1,15 +1,15 @@
 """Bars on disk: a directory of ``SYMBOL_TIMEFRAME.csv`` and ``.parquet`` files."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from ktrdr.errors import DataError
 from ktrdr.market.bars import Bars
 from ktrdr.market.csv_reader import read_csv
 from ktrdr.market.gaps import BarReport, TradingWeek
+from ktrdr.market.naming import did_you_mean, listed
 from ktrdr.market.parquet_reader import read_parquet
 from ktrdr.market.resample import resample
 from ktrdr.market.time_range import Moment, TimeRange
@@ -18,7 +18,6 @@ from ktrdr.market.times import describe_time, to_microseconds
 
 # As names in events, so that a symbol is safe in file names and messages.
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
-_LISTED = 10
 _READERS = {".csv": read_csv, ".parquet": read_parquet}
 
 
@@ -149,21 +148,18 @@ class BarDirectory:
         return best[0]
 
     def _no_symbol(self, symbol: str, files: tuple[BarFile, ...], others: tuple[str, ...]) -> DataError:
-        symbols = sorted({file.symbol for file in files})
-        folded = {name.casefold(): name for name in symbols}
-        near = get_close_matches(symbol.casefold(), folded, n=1)
-        meant = f" Did you mean '{folded[near[0]]}'?" if near else ""
+        meant = did_you_mean(symbol, sorted({file.symbol for file in files}))
         there = (
-            f"There is {_shown(_describe(file) for file in files)}." if files else "It has no bars at all."
+            f"There is {listed(_describe(file) for file in files)}." if files else "It has no bars at all."
         )
-        ignored = f" Not named as SYMBOL_TIMEFRAME: {_shown(others)}." if others else ""
+        ignored = f" Not named as SYMBOL_TIMEFRAME: {listed(others)}." if others else ""
         return DataError(
             f"There are no bars of '{symbol}' in {self.root.absolute()}.{meant} {there}{ignored}",
             fix=f"Add {symbol}_1h.csv, say." if _SYMBOL.fullmatch(symbol) else None,
         )
 
     def _no_timeframe(self, symbol: str, wanted: Timeframe, of_symbol: Sequence[BarFile]) -> DataError:
-        there = _shown(file.path.name for file in of_symbol)
+        there = listed(file.path.name for file in of_symbol)
         if all(wanted < file.timeframe for file in of_symbol):
             problem = f"Timeframe {wanted} is finer than the data of {symbol}"
         else:
@@ -176,9 +172,3 @@ class BarDirectory:
 
 def _describe(file: BarFile) -> str:
     return f"{file.symbol} {file.timeframe}"
-
-
-def _shown(names: Iterable[str]) -> str:
-    every = list(names)
-    more = len(every) - _LISTED
-    return ", ".join(every[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,19 +1,16 @@
 """The part of the data that is asked for."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, time
 from typing import TypeAlias
 
 import numpy as np
 
 from ktrdr.errors import DataError
-from ktrdr.market.times import Int64Array, describe_time
+from ktrdr.market.times import MICROSECONDS_PER_DAY, Int64Array, describe_time, from_datetime
 
 Moment: TypeAlias = str | date | datetime | None
 """A date, or a date and time (ISO 8601 when a string; UTC when it has no zone), or None for no limit."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class TimeRange:
         first, _ = _parse(start, "start")
         last, whole_day = _parse(end, "end")
         if last is not None:
-            last += (timedelta(days=1) if whole_day else _MICROSECOND) // _MICROSECOND
+            last += MICROSECONDS_PER_DAY if whole_day else 1
         if first is not None and last is not None and last <= first:
             raise DataError(
                 f"The end ({end}) is before the start ({start}).", fix="Name a start before the end."
@@ -72,6 +69,5 @@ def _parse(moment: Moment, name: str) -> tuple[int | None, bool]:
             ) from error
     whole_day = not isinstance(moment, datetime)
     if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // _MICROSECOND, whole_day
+        moment = datetime.combine(moment, time())
+    return from_datetime(moment), whole_day

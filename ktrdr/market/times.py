@@ -1,6 +1,6 @@
 """Bar times as integers: microseconds since 1970 in UTC, the resolution of bars and snapshots."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +14,9 @@ Int64Array: TypeAlias = npt.NDArray[np.int64]
 MICROSECONDS_PER_DAY = 86_400_000_000
 FIRST_MONDAY = 4 * MICROSECONDS_PER_DAY
 """1970-01-05 00:00, from which weeks are counted."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(index: pd.Index) -> Int64Array:
@@ -37,6 +40,11 @@ def to_index(microseconds: Int64Array) -> pd.DatetimeIndex:
 def to_datetime(microseconds: int) -> datetime:
     """Return one time as an aware datetime in UTC."""
     return pd.Timestamp(int(microseconds), unit="us", tz=UTC).to_pydatetime()
+
+
+def from_datetime(moment: datetime) -> int:
+    """Return a time as microseconds since 1970; one without a zone is UTC."""
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
 def describe_time(microseconds: int) -> str:

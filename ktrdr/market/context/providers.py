@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,10 +15,10 @@ from ktrdr.market.context.publication import cot_publication, midnight
 from ktrdr.market.context.series import ContextSeries, ContextTable, known_rows, plain_series
 from ktrdr.market.context.series_file import Observations, read_observations
 from ktrdr.market.directory import BarDirectory
+from ktrdr.market.naming import did_you_mean, listed
 from ktrdr.market.timeframe import Timeframe
 from ktrdr.market.times import MICROSECONDS_PER_DAY, Int64Array, to_microseconds
 
-_LISTED = 10
 _RANK_REPORTS = 52
 """A year of weekly reports."""
 
@@ -221,11 +220,8 @@ def _find(directory: Path, name: str, what: str) -> Path:
     if path.is_file():
         return path
     there = sorted(other.stem for other in directory.glob("*.csv")) if directory.is_dir() else []
-    folded = {other.casefold(): other for other in there}
-    near = get_close_matches(name.casefold(), folded, n=1)
-    meant = f" Did you mean '{folded[near[0]]}'?" if near else ""
-    more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
-    listed = f"There is {', '.join(there[:_LISTED])}{more}." if there else "There is none at all."
+    told = f"There is {listed(there)}." if there else "There is none at all."
     raise DataError(
-        f"There is no {what} '{name}' in {directory.absolute()}.{meant} {listed}", fix=f"Add {path}."
+        f"There is no {what} '{name}' in {directory.absolute()}.{did_you_mean(name, there)} {told}",
+        fix=f"Add {path}.",
     )

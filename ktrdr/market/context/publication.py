@@ -1,7 +1,7 @@
 """When what a date says became known."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
@@ -10,11 +10,9 @@ import numpy.typing as npt
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from ktrdr.errors import DataError
-from ktrdr.market.times import Int64Array
+from ktrdr.market.times import Int64Array, from_datetime
 
 _NEW_YORK = ZoneInfo("America/New_York")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
 _FRIDAY = 4
 
@@ -91,4 +89,4 @@ def _closed_days() -> npt.NDArray[np.datetime64]:
 
 
 def _at(day: date, moment: time) -> int:
-    return (datetime.combine(day, moment, _NEW_YORK) - _EPOCH) // _MICROSECOND
+    return from_datetime(datetime.combine(day, moment, _NEW_YORK))

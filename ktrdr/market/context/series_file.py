@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ktrdr.errors import DataError
 from ktrdr.market.context.publication import end_of_day
 from ktrdr.market.csv_diagnosis import Tally
 from ktrdr.market.csv_layout import TIME_PATTERN, csv_rows
-from ktrdr.market.times import Int64Array
+from ktrdr.market.times import Int64Array, from_datetime
 from ktrdr.market.validation import refusal
 
 _DATE_NAMES = ("date", "observation_date", "report_date", "")
@@ -26,8 +26,6 @@ _NO_VALUE = ("", ".")
 """The second is FRED's for a day without a value, as a holiday."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +177,7 @@ class _Reading:
             self.tally.add(what, line, repr(text[:40]))
             return None
         published_on = _parse_date(text)
-        if published_on < day if published_on else published < _utc_midnight(day):
+        if published_on < day if published_on else published < from_datetime(datetime.combine(day, time())):
             self.tally.add("values published before their date", line, f"{text} for {day}")
             return None
         return published
@@ -219,8 +217,4 @@ def _parse_moment(text: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
-
-
-def _utc_midnight(day: date) -> int:
-    return (day - _EPOCH.date()).days * 86_400_000_000
+    return from_datetime(moment)
