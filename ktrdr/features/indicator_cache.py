@@ -52,8 +52,11 @@ class IndicatorCache:
         return compute
 
     def _keep(self, key: _Key, outputs: Mapping[str, FloatArray]) -> None:
+        size_bytes = _size(outputs)
+        if size_bytes > self._limit_bytes:  # nor does it drive out what fits
+            return
         self._kept[key] = outputs
-        self.size_bytes += _size(outputs)
+        self.size_bytes += size_bytes
         while self.size_bytes > self._limit_bytes:
             _, oldest = self._kept.popitem(last=False)
             self.size_bytes -= _size(oldest)

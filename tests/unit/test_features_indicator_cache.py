@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,17 +67,24 @@ def test_what_is_larger_than_the_limit_is_not_kept(eurusd: pd.DataFrame) -> None
     assert computed(cache, Rsi(), eurusd) is not first
 
 
+def test_what_is_larger_than_the_limit_drives_nothing_out(eurusd: pd.DataFrame) -> None:
+    few = eurusd.iloc[:100]
+    cache = IndicatorCache(8 * len(few))
+    kept = computed(cache, Rsi(), few, **{"1h": "few"})
+    computed(cache, Rsi(), eurusd)
+    assert computed(cache, Rsi(), few, **{"1h": "few"}) is kept
+
+
 def test_ten_strategies_that_one_runner_trains_on_the_same_bars_compute_each_indicator_once(
     eurusd: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
 
-    class Counted:
-        compute: ClassVar = Rsi.compute
+    original = Rsi.compute
 
     def compute(self: Rsi, bars: pd.DataFrame) -> Mapping[str, FloatArray]:
         counted.append(self.model_dump_json())
-        return Counted.compute(self, bars)
+        return original(self, bars)
 
     monkeypatch.setattr(Rsi, "compute", compute)
     executor = TrainingExecutor()
