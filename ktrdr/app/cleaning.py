@@ -1,6 +1,5 @@
 """`ktrdr clean`: what nobody needs any more, on this machine and in the database; looked for, or removed."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -174,16 +173,13 @@ def _replaced(settings: Settings, clock: Clock, *, apply: bool) -> list[Refuse]:
     kept: timedelta | None = Retention.from_settings(settings).operations
     if kept is None:
         return []
-    paths = ModelDirectory(settings.models_dir).replaced(clock.now() - kept)
+    directory, before = ModelDirectory(settings.models_dir), clock.now() - kept
     files = [
-        (path, sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())) for path in paths
+        (path, sum(file.lstat().st_size for file in path.rglob("*") if file.is_file()))
+        for path in directory.replaced(before)
     ]
     if apply:
-        for path in paths:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        directory.remove_replaced(before)
     why = f"directories that no operation had made, in the way of a model over {in_words(kept)} ago"
     return [_of_files("replaced versions", why, files)]
 

@@ -100,7 +100,7 @@ def compute_indicators(
     """
     needed: dict[tuple[str, str], list[str]] = {}
     for column in plan.columns:
-        output = _output(plan, column)
+        output = output_of(plan, column)
         names = needed.setdefault((output.timeframe, output.indicator_id), [])
         if output.name not in names:
             names.append(output.name)
@@ -164,7 +164,7 @@ def compute_features(
     }
     # Degrees of other rows than the base bars once for each; the NaN at the end is what position -1 takes.
     coarse = {
-        index: np.append(_degrees(column, values[_output(plan, column)]), np.nan)
+        index: np.append(_degrees(column, values[output_of(plan, column)]), np.nan)
         for index, column in enumerate(plan.columns)
         if places[index] in positions
     }
@@ -176,7 +176,7 @@ def compute_features(
             if index in coarse:
                 matrix[block, index] = coarse[index][positions[places[index]][block]]
             else:
-                matrix[block, index] = _degrees(column, values[_output(plan, column)][block])
+                matrix[block, index] = _degrees(column, values[output_of(plan, column)][block])
     return FeatureMatrix(base, matrix, plan.feature_ids)
 
 
@@ -220,7 +220,8 @@ def drop_warmup(matrix: FeatureMatrix, *, max_gaps: float = 0.05) -> tuple[Featu
     return FeatureMatrix(matrix.times[complete], matrix.values[complete], matrix.feature_ids), dropped
 
 
-def _output(plan: FeaturePlan, column: FeatureColumn) -> Output:
+def output_of(plan: FeaturePlan, column: FeatureColumn) -> Output:
+    """Return what a feature is made of."""
     timeframe = "" if column.indicator_id in plan.sources else column.timeframe
     return Output(timeframe, column.indicator_id, column.output)
 

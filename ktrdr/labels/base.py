@@ -70,6 +70,13 @@ class LabelSource(Parameters, ABC):
         """
 
 
+def as_table(labels: Labels) -> pd.DataFrame:
+    """Return value, known_at and weight (1 where all count alike) by time."""
+    weights = labels.weights if labels.weights is not None else np.ones(len(labels.times))
+    columns = {"value": labels.values, "known_at": labels.known_at, "weight": weights}
+    return pd.DataFrame(columns, index=labels.times)
+
+
 LABELS: Registry[LabelSource] = Registry("label source", LabelSource, "ktrdr.labels")
 
 

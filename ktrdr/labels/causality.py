@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ktrdr.errors import DataError
-from ktrdr.labels.base import FloatArray, IntArray, Labels, LabelSource
+from ktrdr.labels.base import FloatArray, IntArray, Labels, LabelSource, as_table
 from ktrdr.market.bars import Bars
 
 
@@ -66,10 +66,10 @@ def _compare(
     source: LabelSource, whole: Labels, changed: Bars, cut: pd.Timestamp, check: Callable[[], None]
 ) -> LabelLeak | None:
     """Compare what is known by the cut, which must be the same with other bars after it."""
-    before = _table(whole)
+    before = as_table(whole)
     before = before[before["known_at"] <= cut]
     try:
-        after = _table(source.compute(changed, check))
+        after = as_table(source.compute(changed, check))
     except DataError as error:
         return _leak(before, -1, f"there is none ({error})")
     after = after[after["known_at"] <= cut]
@@ -96,10 +96,10 @@ def _compare_ended(
 ) -> LabelLeak | None:
     """Compare what bars that end give, which must not be otherwise when more of them come."""
     try:
-        before = _table(source.compute(ended, check))
+        before = as_table(source.compute(ended, check))
     except DataError:  # too few, as can be
         return None
-    return _first_difference(source, before, _table(whole), gone="it is not there")
+    return _first_difference(source, before, as_table(whole), gone="it is not there")
 
 
 def _first_difference(
@@ -130,12 +130,6 @@ def _leak(table: pd.DataFrame, at: int, change: str) -> LabelLeak:
 
 def _name(source: LabelSource, value: float) -> str:
     return source.classes[int(value)] if 0 <= value < len(source.classes) else f"{value:.6g}"
-
-
-def _table(labels: Labels) -> pd.DataFrame:
-    weights = np.ones(len(labels.times)) if labels.weights is None else labels.weights
-    columns = {"value": labels.values.astype(np.float64), "known_at": labels.known_at, "weight": weights}
-    return pd.DataFrame(columns, index=labels.times)
 
 
 def _mirrored(bars: Bars, cut: int) -> Bars:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pandas as pd
 
 from ktrdr.errors import PluginError
-from ktrdr.labels.base import Labels, LabelSource
+from ktrdr.labels.base import Labels, LabelSource, as_table
 from ktrdr.market.bars import Bars
 
 
@@ -49,7 +48,7 @@ def label_faults(source: LabelSource, bars: Bars, check: Callable[[], None]) -> 
     faults = list(_faults_of(labels, source, bars))
     if not given.equals(bars):
         faults.append("the bars were changed")
-    if not faults and not _same(labels, source.compute(bars.copy(), check)):
+    if not faults and not as_table(labels).equals(as_table(source.compute(bars.copy(), check))):
         faults.append("the labels are others each time they are computed")
     return tuple(faults)
 
@@ -101,13 +100,3 @@ def _faults_of_values(labels: Labels, source: LabelSource) -> Iterator[str]:
             yield f"the value {values[unknown][0]} is no class: there are {len(source.classes)}"
     elif not np.isfinite(values).all():
         yield f"the value {values[~np.isfinite(values)][0]} is not finite"
-
-
-def _same(first: Labels, second: Labels) -> bool:
-    def columns(labels: Labels) -> pd.DataFrame:
-        weights = labels.weights if labels.weights is not None else np.ones(len(labels.times))
-        return pd.DataFrame(
-            {"value": labels.values, "known_at": labels.known_at, "weight": weights}, index=labels.times
-        )
-
-    return columns(first).equals(columns(second))

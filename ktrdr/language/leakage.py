@@ -21,13 +21,12 @@ from ktrdr.features.causality import (
 from ktrdr.features.compute import (
     FeatureMatrix,
     IndicatorValues,
-    Output,
     compute_features,
     compute_indicators,
+    output_of,
 )
 from ktrdr.features.contract import indicator_faults, membership_faults
 from ktrdr.features.feature_causality import feature_leaks
-from ktrdr.features.plan import FeatureColumn
 from ktrdr.labels.causality import LabelLeak, find_label_leak
 from ktrdr.labels.contract import label_faults
 from ktrdr.market.bars import Bars
@@ -140,7 +139,7 @@ def _columns(
     for number, column in enumerate(plan.columns):
         check()
         if column.membership is not None:
-            output = _output_of(column, plan.sources)
+            output = output_of(plan, column)
             source = plan.sources.get(column.indicator_id)
             index = (bars[column.timeframe] if source is None else context[source]).index
             leaks = membership_leaks(column.membership, values[output], seed=seed)
@@ -153,11 +152,6 @@ def _columns(
             )
             found = _found(column.feature_id, leaks, matrix.times[complete])
             yield LeakCheck("normalization", column.feature_id, found)
-
-
-def _output_of(column: FeatureColumn, sources: Mapping[str, str]) -> Output:
-    timeframe = "" if column.indicator_id in sources else column.timeframe
-    return Output(timeframe, column.indicator_id, column.output)
 
 
 def _found(name: str, leaks: tuple[Leak, ...], times: pd.Index) -> tuple[LeakFound, ...]:

@@ -223,12 +223,14 @@ class ModelDirectory:
         removed = 0
         for path in (self.root / _STAGING).glob("*"):
             if is_gone(path.name.partition("~")[0]):
-                if path.is_symlink():
-                    path.unlink(missing_ok=True)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
                 removed += 1
         return removed
+
+    def remove_replaced(self, before: datetime) -> None:
+        """Remove what `replaced` returns."""
+        for path in self.replaced(before):
+            _remove(path)
 
     def replaced(self, before: datetime) -> list[Path]:
         """Return what was in the way of a version, and was set aside before that time."""
@@ -264,6 +266,13 @@ class ModelDirectory:
                 f"{self.root} cannot be written: {error.strerror or error}.",
                 fix="Make it a directory that is yours, or set KTRDR_MODELS_DIR to one.",
             ) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _problem(path: Path, expected: FileDigest) -> str | None:

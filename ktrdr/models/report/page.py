@@ -167,16 +167,18 @@ def make_page(
 
 
 def _timelines(rows: Rows, metadata: ModelMetadata) -> tuple[Figure, ...]:
-    figures = []
+    figures: list[Figure] = []
     for number, symbol in enumerate(metadata.training_symbols):
         mine = rows.of_symbol(number) if len(metadata.training_symbols) > 1 else rows
         if not mine.tested:
             continue
+        if len(figures) == _MOST_TIMELINES:
+            break
         if isinstance(mine, ClassifiedRows):
             figures.append(timeline_figure(mine, metadata.classes, symbol))
         else:
             figures.append(regression_timeline(mine, symbol))
-    return tuple(figures[:_MOST_TIMELINES])
+    return tuple(figures)
 
 
 def _symbol_lines(rows: Rows, metadata: ModelMetadata) -> tuple[SymbolLine, ...]:
