@@ -22,6 +22,7 @@ from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.server import serving
 from ktrdr.backend.api.service import Service
+from ktrdr.backend.audit import witness_by
 from ktrdr.backend.dispatching import LOCAL_LANE
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
@@ -125,7 +126,8 @@ async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) 
     with closing(open_blob_inventory(settings)) as blobs, OperationStore.open(settings) as store:
         backend = Backend(settings, bus=MemoryBus(broker), store=store, blobs=blobs, clock=clock, ids=ids)
         trainings = Trainings(settings, store, blobs=blobs, local=backend, hosts=None, ids=ids)
-        token = AccessTokens(store).create("benchmark", Role.ADMIN, by="benchmark").secret
+        witness = witness_by("benchmark", "tokens create")
+        token = AccessTokens(store).create("benchmark", Role.ADMIN, witness=witness).secret
         app = create_app(service=Service(settings, store, backend, trainings))
         with claim_directory(settings.agents_dir, prefix="embedded") as directory:
             agent = HostAgent(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.store import OperationStore
@@ -23,9 +24,11 @@ class Backends:
         self._local = local
         self._hosts = hosts
 
-    async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
+    async def cancel(
+        self, operation_id: str, reason: str, *, witness: Witness | None = None
+    ) -> OperationRecord:
         """Have an operation stopped; see `Backend.cancel`."""
-        return await (await self._of(operation_id)).cancel(operation_id, reason)
+        return await (await self._of(operation_id)).cancel(operation_id, reason, witness=witness)
 
     async def watch(self, operation_id: str) -> AsyncGenerator[OperationRecord, None]:
         """Yield an operation as it changes; see `Backend.watch`."""

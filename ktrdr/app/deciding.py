@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.configuration import read_value, set_value
 from ktrdr.backend.instances import BROKER_OWNER
 from ktrdr.backend.records import AgentRecord, AgentStatus, Load
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import DefaultMode, TrainingWish
+from ktrdr.backend.work import Work
 from ktrdr.errors import SettingsError
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Decision, Here, Host, Hosts, Mode, Wanted, choose
@@ -49,13 +51,24 @@ def default_mode(settings: Settings, store: OperationStore | None) -> DefaultMod
     return DefaultMode(Mode.LOCAL, "no broker is named")
 
 
-def set_default_mode(store: OperationStore, mode: Mode) -> None:
+def set_default_mode(store: OperationStore, mode: Mode, *, witness: Witness | None = None) -> None:
     """Set it for every process on the database, until it is set again. Blocks.
+
+    Args:
+        store: the database.
+        mode: from now on.
+        witness: of the change.
 
     Raises:
         DatabaseUnavailableError: it cannot be recorded.
     """
-    store.change(partial(set_value, name=DEFAULT_MODE, value=mode.value))
+
+    def action(work: Work) -> None:
+        set_value(work, DEFAULT_MODE, mode.value)
+        if witness is not None:
+            witness(work, f"{DEFAULT_MODE}={mode}")
+
+    store.change(action)
 
 
 def waits_in_lane(wish: TrainingWish, mode: Mode | None) -> bool:

@@ -11,13 +11,14 @@ from ktrdr.app.deciding import decide, default_mode, set_default_mode, waits_in_
 from ktrdr.app.embedded import submission_of
 from ktrdr.app.preparing import Preparing
 from ktrdr.app.retrying import decided, training_again
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.dispatching import submitted_as
 from ktrdr.backend.preparation import PreparedTraining
 from ktrdr.backend.records import Idempotency, Submission, SubmitTraining
 from ktrdr.backend.service import Backend
 from ktrdr.backend.sharing import Shared
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.submitting import Submitter, Witness
+from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.wishes import (
     Accepted,
     DefaultMode,
@@ -195,13 +196,17 @@ class Trainings:
         """Return the mode of trainings for which none is named."""
         return await asyncio.to_thread(default_mode, self._settings, self._store)
 
-    async def set_default_mode(self, mode: Mode) -> None:
+    async def set_default_mode(self, mode: Mode, *, witness: Witness | None = None) -> None:
         """Set it, for every process on this database, until it is set again.
+
+        Args:
+            mode: from now on.
+            witness: of the change.
 
         Raises:
             DatabaseUnavailableError: it cannot be recorded.
         """
-        await asyncio.to_thread(set_default_mode, self._store, mode)
+        await asyncio.to_thread(set_default_mode, self._store, mode, witness=witness)
         _log.info("default mode set", mode=mode.value)
 
     async def _submit(self, prepared: SubmitTraining, where: Place, witness: Witness | None) -> Submission:

@@ -1,4 +1,4 @@
-"""Who has changed what: every write by way of the HTTP API, and every change of its tokens."""
+"""Who has changed what: every write over HTTP, and every change of the tokens and the configuration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,9 @@ from sqlalchemy import insert, select
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import audit_log
 from ktrdr.backend.work import Work
+
+Witness = Callable[[Work, str], None]
+"""Writes down what something was done to, in the transaction that does it: both are there, or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class AuditEntry:
     who: str
     """Name and id of the token, or the user of the machine."""
     action: str
-    """``POST /api/v1/trainings``, or ``tokens create``."""
+    """``POST /api/v1/trainings``, or ``tokens create`` of the command line."""
     subject: str
     """What was written to: the id of an operation, the path of a request."""
     status: int | None
@@ -46,6 +49,11 @@ def noting(
         work.insert(_INSERT, {"at": work.now, **values})
 
     return action_of
+
+
+def witness_by(who: str, action: str, status: int | None = None) -> Witness:
+    """Return what adds an entry of something that was done, as a part of the transaction that does it."""
+    return lambda work, subject: noting(who, action, subject, "done", status)(work)
 
 
 def audit_entries(store: OperationStore, *, limit: int, before: int | None = None) -> list[AuditEntry]:

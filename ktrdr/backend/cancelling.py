@@ -7,6 +7,9 @@ from ktrdr.backend.states import State, Trigger
 from ktrdr.backend.work import Claim, Work
 from ktrdr.events import CancelRequested
 
+STOPPED = frozenset({State.CANCELLING, State.CANCELLED})
+"""The states of what is being stopped, or was."""
+
 _RUN_GONE = "its run ended with the process that ran it"
 
 

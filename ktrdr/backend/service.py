@@ -11,6 +11,7 @@ import structlog
 
 from ktrdr.backend import cancelling
 from ktrdr.backend.attempts import RetryPolicy
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.consumer import EventHandlers
 from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.following import Following
@@ -33,12 +34,13 @@ from ktrdr.backend.speakers import Speakers
 from ktrdr.backend.states import State
 from ktrdr.backend.steps import StepLog
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.submitting import Submitter, Witness
+from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.subscription import Subscription
 from ktrdr.backend.sweep import Sweep
 from ktrdr.backend.transactions import Transactions
 from ktrdr.backend.waiting import Offload
 from ktrdr.backend.watching import Feed
+from ktrdr.backend.work import Work
 from ktrdr.blobs.store import BlobStore
 from ktrdr.bus.port import Bus
 from ktrdr.bus.publisher import EventPublisher
@@ -314,12 +316,25 @@ class Backend:
             self._changed(submission.operation)
         return submission
 
-    async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
-        """Have an operation stopped; see `OperationStore.cancel`."""
+    async def cancel(
+        self, operation_id: str, reason: str, *, witness: Witness | None = None
+    ) -> OperationRecord:
+        """Have an operation stopped; see `OperationStore.cancel`.
+
+        Args:
+            operation_id: of the operation.
+            reason: for its history.
+            witness: of the cancellation, unless the operation has completed or failed before.
+        """
         is_gone = self._store.instances.is_gone
-        operation = await self._transactions.change(
-            lambda work: cancelling.cancel(work, operation_id, reason, is_gone)
-        )
+
+        def action(work: Work) -> OperationRecord:
+            operation = cancelling.cancel(work, operation_id, reason, is_gone)
+            if witness is not None and operation.state in cancelling.STOPPED:
+                witness(work, operation_id)
+            return operation
+
+        operation = await self._transactions.change(action)
         self._changed(operation)
         return operation
 

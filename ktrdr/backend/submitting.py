@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from ktrdr.backend import dispatching
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.instances import BROKER_OWNER
-from ktrdr.backend.records import NewRequest, OperationRecord, Submission, SubmitTraining
+from ktrdr.backend.records import NewRequest, Submission, SubmitTraining
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.work import Work
 from ktrdr.clock import Clock, SystemClock
@@ -12,9 +13,6 @@ from ktrdr.events import TrainingRequested
 from ktrdr.ids import IdFactory, RandomIds
 from ktrdr.models.directory import version_name
 from ktrdr.settings import Settings
-
-Witness = Callable[[Work, OperationRecord], None]
-"""Writes down that an operation was made, in the transaction that makes it: both are there, or neither."""
 
 
 class Submitter:
@@ -98,7 +96,7 @@ class Submitter:
                     return Submission(unfinished, resumed=True)
             operation = dispatching.submit(work, wish, request, max_attempts, owner)
             if witness is not None:
-                witness(work, operation)
+                witness(work, operation.operation_id)
             return Submission(operation, resumed=False)
 
         return action

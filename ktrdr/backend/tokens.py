@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
-from ktrdr.backend.audit import noting
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tables import access_tokens
 from ktrdr.backend.work import Work
@@ -62,6 +62,11 @@ class AccessToken:
     expires_at: datetime | None
     revoked_at: datetime | None
 
+    @property
+    def title(self) -> str:
+        """Name and id, as the audit log has them."""
+        return f"{self.name} ({self.token_id})"
+
     def is_valid(self, now: datetime) -> bool:
         """Return whether it lets anybody in at that moment."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
@@ -88,14 +93,16 @@ class AccessTokens:
         self._store = store
         self._ids = ids or RandomIds()
 
-    def create(self, name: str, role: Role, *, expires_at: datetime | None = None, by: str) -> NewToken:
+    def create(
+        self, name: str, role: Role, *, expires_at: datetime | None = None, witness: Witness
+    ) -> NewToken:
         """Make a token.
 
         Args:
             name: whom or what it is for, as the audit log names them.
             role: what it lets them do.
             expires_at: from then on it lets nobody in; None: until it is revoked.
-            by: who makes it, for the audit log.
+            witness: of what was made.
 
         Raises:
             SettingsError: that is no name.
@@ -118,7 +125,7 @@ class AccessTokens:
                 "expires_at": expires_at,
             }
             work.connection.execute(insert(access_tokens), values)
-            noting(by, "tokens create", f"{name} ({token_id}), {role}", "done")(work)
+            witness(work, f"{record.title}, {role}")
 
         self._store.change(action)
         return NewToken(record, secret)
@@ -129,8 +136,15 @@ class AccessTokens:
         with self._store.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def revoke(self, id_or_name: str, *, by: str) -> AccessToken:
+    def revoke(self, id_or_name: str, *, witness: Witness) -> AccessToken:
         """End a token: from the next request on it lets nobody in. One that was revoked stays as it is.
+
+        Args:
+            id_or_name: which.
+            witness: of its end, unless it was revoked before.
+
+        Returns:
+            The token as it was.
 
         Raises:
             SettingsError: there is none of that id or name, or several of that name let people in.
@@ -144,7 +158,7 @@ class AccessTokens:
             if record.revoked_at is None:
                 where = access_tokens.c.id == record.token_id
                 work.connection.execute(update(access_tokens).where(where).values(revoked_at=work.now))
-                noting(by, "tokens revoke", f"{record.name} ({record.token_id})", "done")(work)
+                witness(work, record.title)
             return record
 
         return self._store.change(action)

@@ -18,6 +18,7 @@ from ktrdr.app.embedded import TrainingListener, submit_for_later, train_embedde
 from ktrdr.app.retrying import retry_for_command
 from ktrdr.app.submitting import submit_to_hosts, train_on_hosts
 from ktrdr.backend import looking
+from ktrdr.backend.audit import witness_by
 from ktrdr.backend.log_reading import LogRecord, LogTail, read_log
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
@@ -190,7 +191,7 @@ class EmbeddedInstallation:
     def set_default_mode(self, mode: Mode) -> None:
         """See `Installation.set_default_mode`."""
         with OperationStore.open(self._settings) as store:
-            set_default_mode(store, mode)
+            set_default_mode(store, mode, witness=witness_by(_who(), "config set"))
 
     def tokens(self) -> list[AccessToken]:
         """See `Installation.tokens`."""
@@ -203,12 +204,13 @@ class EmbeddedInstallation:
         """See `Installation.create_token`."""
         with OperationStore.open(self._settings) as store:
             expires_at = store.now() + timedelta(days=days) if days is not None else None
-            return AccessTokens(store).create(name, role, expires_at=expires_at, by=_who())
+            seen = witness_by(_who(), "tokens create")
+            return AccessTokens(store).create(name, role, expires_at=expires_at, witness=seen)
 
     def revoke_token(self, id_or_name: str) -> AccessToken:
         """See `Installation.revoke_token`."""
         with self._store() as store:
-            return AccessTokens(store).revoke(id_or_name, by=_who())
+            return AccessTokens(store).revoke(id_or_name, witness=witness_by(_who(), "tokens revoke"))
 
     # --- training ---------------------------------------------------------------------------------
 

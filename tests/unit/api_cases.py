@@ -1,8 +1,8 @@
 """The HTTP API over a real backend, database, bus and disk; an agent follows a script."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.service import Service
-from ktrdr.backend.audit import AuditEntry, audit_entries
+from ktrdr.backend.audit import AuditEntry, audit_entries, witness_by
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.service import Backend
 from ktrdr.backend.states import State
@@ -24,12 +25,14 @@ from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.clock import SystemClock
+from ktrdr.events import DatasetRef
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
 from tests.unit.backend_cases import PATIENCE_S, ScriptedAgent, settings_in, wish
 
 REPOSITORY = Path(__file__).parents[2]
 URL = "http://127.0.0.1"
+BY_A_TEST = witness_by("a test", "needed for a test")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Api:
 
     def token(self, role: Role = Role.OPERATOR) -> str:
         """Make a token and return it."""
-        return AccessTokens(self.store).create(f"a {role}", role, by="a test").secret
+        return AccessTokens(self.store).create(f"a {role}", role, witness=BY_A_TEST).secret
 
     def client(self, token: str | None = None, role: Role = Role.OPERATOR) -> httpx.AsyncClient:
         """Return a client that shows a token of its own, or the one that is given; empty: none."""
@@ -96,6 +99,28 @@ class Api:
                 if record.state in states:
                     return record
         raise AssertionError("it has ended otherwise")
+
+
+def bars_of(api: Api, content: bytes = b"bars") -> tuple[DatasetRef, ...]:
+    """Put what stands for the bars of a training into the blob store."""
+    blob = DirectoryBlobStore(api.settings.blobs_dir).put(content)
+    return tuple(each.model_copy(update={"blob": blob}) for each in wish().datasets)
+
+
+async def cancelled(api: Api, **overrides: Any) -> str:
+    """Submit a training whose bars are there, cancel it, and return its id."""
+    operation_id = await api.submitted(**{"datasets": bars_of(api), **overrides})
+    await api.backend.cancel(operation_id, "enough")
+    return operation_id
+
+
+@contextmanager
+def no_audit_entries(store: OperationStore) -> Iterator[None]:
+    """Let nothing be written into the audit log as long as the block runs."""
+    refuse = "CREATE TRIGGER no_entries BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'no'); END"
+    store.change(lambda work: work.connection.execute(text(refuse)) and None)
+    yield
+    store.change(lambda work: work.connection.execute(text("DROP TRIGGER no_entries")) and None)
 
 
 @cache

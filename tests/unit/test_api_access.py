@@ -1,4 +1,4 @@
-"""Who may do what by way of the HTTP API, and what is written down of it."""
+"""Who may do what by way of the HTTP API."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -15,8 +15,8 @@ from ktrdr.backend.api.rates import RateLimit
 from ktrdr.backend.tables import access_tokens
 from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.errors import SettingsError
-from tests.unit.api_cases import Api
-from tests.unit.backend_cases import settings_in, wish
+from tests.unit.api_cases import BY_A_TEST, Api
+from tests.unit.backend_cases import settings_in
 
 LIST = "/api/v1/operations"
 CONFIG = "/api/v1/trainings/config"
@@ -27,7 +27,7 @@ CONFIG = "/api/v1/trainings/config"
 
 def test_a_token_is_recognised_by_itself_alone(api: Api) -> None:
     tokens = AccessTokens(api.store)
-    made = tokens.create("grafana", Role.VIEWER, by="me")
+    made = tokens.create("grafana", Role.VIEWER, witness=BY_A_TEST)
     assert tokens.recognise(made.secret) == made.record
     last = made.secret[-1]
     for wrong in ("", "ktrdr", made.secret[:-1], made.secret[:-1] + ("0" if last != "0" else "1"), "é" * 50):
@@ -35,7 +35,7 @@ def test_a_token_is_recognised_by_itself_alone(api: Api) -> None:
 
 
 def test_the_database_does_not_have_the_token(api: Api) -> None:
-    made = AccessTokens(api.store).create("grafana", Role.VIEWER, by="me")
+    made = AccessTokens(api.store).create("grafana", Role.VIEWER, witness=BY_A_TEST)
     with api.store.reading() as connection:
         row = connection.execute(select(access_tokens)).one()
     secret = made.secret.rpartition("_")[2]
@@ -45,9 +45,11 @@ def test_the_database_does_not_have_the_token(api: Api) -> None:
 
 def test_a_token_that_is_revoked_or_has_expired_lets_nobody_in(api: Api) -> None:
     tokens = AccessTokens(api.store)
-    revoked = tokens.create("one", Role.VIEWER, by="me")
-    tokens.revoke("one", by="me")
-    expired = tokens.create("two", Role.VIEWER, by="me", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    revoked = tokens.create("one", Role.VIEWER, witness=BY_A_TEST)
+    tokens.revoke("one", witness=BY_A_TEST)
+    expired = tokens.create(
+        "two", Role.VIEWER, witness=BY_A_TEST, expires_at=datetime.now(UTC) - timedelta(seconds=1)
+    )
     assert tokens.recognise(revoked.secret) is None
     assert tokens.recognise(expired.secret) is None
 
@@ -65,14 +67,14 @@ async def test_requests_that_come_together_are_each_judged_by_their_own_token(ap
 
 def test_of_several_of_one_name_a_token_is_revoked_by_its_id(api: Api) -> None:
     tokens = AccessTokens(api.store)
-    one, other = (tokens.create("ci", Role.OPERATOR, by="me") for _ in range(2))
+    one, other = (tokens.create("ci", Role.OPERATOR, witness=BY_A_TEST) for _ in range(2))
     with pytest.raises(SettingsError, match=one.record.token_id):
-        tokens.revoke("ci", by="me")
-    tokens.revoke(one.record.token_id, by="me")
+        tokens.revoke("ci", witness=BY_A_TEST)
+    tokens.revoke(one.record.token_id, witness=BY_A_TEST)
     assert tokens.recognise(one.secret) is None
     assert tokens.recognise(other.secret) is not None
     with pytest.raises(SettingsError, match="no token 'nobody'"):
-        tokens.revoke("nobody", by="me")
+        tokens.revoke("nobody", witness=BY_A_TEST)
 
 
 # --- roles ----------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ async def test_what_is_served_says_where_and_asks_for_a_token(tmp_path: Path) ->
     ):
         assert (await client.get("/health/ready")).status_code == 200
         assert (await client.get(LIST)).status_code == 401
-        token = AccessTokens(app.store).create("me", Role.VIEWER, by="me").secret
+        token = AccessTokens(app.store).create("me", Role.VIEWER, witness=BY_A_TEST).secret
         answer = await client.get(LIST, headers={"Authorization": f"bearer {token}"})
         assert answer.json()["data"] == []
         # Without KTRDR_BLOB_TOKEN no blobs are served, whatever one shows.
@@ -219,54 +221,6 @@ async def test_what_is_no_request_is_answered_by_a_problem(api: Api) -> None:
             assert answer.json()["code"] == "invalid-request"
         answer = await client.get("/api/v1/nothing")
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
-
-
-# --- the audit log --------------------------------------------------------------------------------
-
-
-async def test_every_write_is_written_down_with_who_what_and_how_it_went(api: Api) -> None:
-    operation_id = (await api.backend.submit(wish())).operation.operation_id
-    async with api.client(role=Role.OPERATOR) as client:
-        await client.post(f"{LIST}/{operation_id}/cancel", json={"reason": "wrong dates"})
-        await client.delete(f"{LIST}/op-unknown")
-        await client.put(CONFIG, json={"default_mode": "local"})
-        await client.get(LIST)
-        await client.post("/api/v1/strategies/validate", json={"strategy_yaml": "a"})
-    async with api.client(role=Role.ADMIN) as client:
-        await client.put(CONFIG, json={"default_mode": "auto"})
-        seen = (await client.get("/api/v1/audit?limit=2")).json()
-    noted = [(entry.action, entry.subject, entry.status, entry.outcome) for entry in api.audited()]
-    assert noted == [
-        ("POST /api/v1/operations/{operation_id}/cancel", operation_id, 200, "done"),
-        ("DELETE /api/v1/operations/{operation_id}", "op-unknown", 404, "no-such-operation"),
-        ("PUT /api/v1/trainings/config", CONFIG, 403, "wrong-role"),
-        ("PUT /api/v1/trainings/config", "default_mode=auto", 200, "done"),
-    ]
-    assert {entry.who.partition(" (")[0] for entry in api.audited()} == {"a operator", "a admin"}
-    assert seen["entries"][0]["subject"] == "default_mode=auto"
-    assert seen["next_before"] == seen["entries"][-1]["number"]
-
-
-async def test_what_strangers_try_does_not_fill_the_audit_log(api: Api) -> None:
-    async with api.client("") as client:
-        await client.post("/api/v1/trainings", json={})
-        await client.delete(f"{LIST}/op-1")
-    assert api.audited() == []
-
-
-async def test_a_write_that_meets_a_defect_is_written_down_too(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(operation_id: str, reason: str) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(api.backend, "cancel", broken)
-    headers = {"Authorization": f"Bearer {api.token()}"}
-    transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
-        answer = await client.delete(f"{LIST}/op-1")
-    assert (answer.status_code, answer.json()["code"]) == (500, "defect")
-    assert [(entry.status, entry.outcome) for entry in api.audited()] == [(500, "defect")]
 
 
 def test_roles_are_ordered() -> None:

@@ -13,22 +13,10 @@ from ktrdr.backend.retention import Retention
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.events import DatasetRef, FailureCause, TrainingRequested
-from tests.unit.api_cases import Api
-from tests.unit.backend_cases import wish
+from ktrdr.events import FailureCause, TrainingRequested
+from tests.unit.api_cases import Api, bars_of, cancelled
 
 OPERATIONS = "/api/v1/operations"
-
-
-def bars_of(api: Api, content: bytes = b"bars") -> tuple[DatasetRef, ...]:
-    blob = DirectoryBlobStore(api.settings.blobs_dir).put(content)
-    return tuple(each.model_copy(update={"blob": blob}) for each in wish().datasets)
-
-
-async def cancelled(api: Api, **overrides: Any) -> str:
-    operation_id = await api.submitted(**{"datasets": bars_of(api), **overrides})
-    await api.backend.cancel(operation_id, "enough")
-    return operation_id
 
 
 async def retry(client: httpx.AsyncClient, operation_id: str, key: str = "", **body: Any) -> httpx.Response:

@@ -5,13 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
-from ktrdr.backend.work import Work
 from ktrdr.events import TrainingRequested
-from tests.unit.api_cases import REPOSITORY, Api
+from tests.unit.api_cases import REPOSITORY, Api, no_audit_entries
 
 TRAININGS = "/api/v1/trainings"
 YAML = (REPOSITORY / "strategies" / "eurusd_momentum.yaml").read_text()
@@ -135,16 +133,10 @@ async def test_what_was_accepted_before_is_in_the_audit_log_once_more(
 async def test_a_training_that_cannot_be_written_into_the_audit_log_is_not_accepted(
     api: Api, client: httpx.AsyncClient
 ) -> None:
-    def refuse(work: Work) -> None:
-        work.connection.execute(
-            text("CREATE TRIGGER no_entries BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'no'); END")
-        )
-
-    api.store.change(refuse)
-    answer = await start(client, strategy_name="eurusd_momentum")
+    with no_audit_entries(api.store):
+        answer = await start(client, strategy_name="eurusd_momentum")
     assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
     assert api.store.list_operations() == []
-    api.store.change(lambda work: work.connection.execute(text("DROP TRIGGER no_entries")) and None)
     accepted = (await start(client, strategy_name="eurusd_momentum")).json()["task_id"]
     assert [(entry.status, entry.subject) for entry in api.audited()] == [(202, accepted)]
 

@@ -13,12 +13,11 @@ from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import Role
 from ktrdr.backend.wishes import TrainingWish
-from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.cli.training_view import TrainingView
 from ktrdr.events import FailureCause, TrainingLogged
 from ktrdr.events.log_lines import LogEntry
-from tests.unit.api_cases import Api
-from tests.unit.backend_cases import PATIENCE_S, wish
+from tests.unit.api_cases import Api, cancelled
+from tests.unit.backend_cases import PATIENCE_S
 from tests.unit.served_cases import Said, ServedApi, ktrdr, served_in_thread
 
 REPOSITORY = Path(__file__).parents[2]
@@ -213,17 +212,9 @@ def test_who_may_only_read_starts_nothing(world: World, tmp_path: Path) -> None:
     assert "This takes the role operator; the token's is viewer." in " ".join(refused.stderr.split())
 
 
-async def cancelled_with_bars(api: Api) -> str:
-    blob = DirectoryBlobStore(api.settings.blobs_dir).put(b"bars")
-    (bars,) = wish().datasets
-    operation_id = await api.submitted(datasets=(bars.model_copy(update={"blob": blob}),), seed=11)
-    await api.backend.cancel(operation_id, "enough")
-    return operation_id
-
-
 def test_what_was_cancelled_is_asked_for_once_more_here_or_there_and_once_only(world: World) -> None:
     api = world.served.api
-    first = world.served.do(cancelled_with_bars(api))
+    first = world.served.do(cancelled(api, seed=11))
     world.served.to_lose[0] = 2
     there = ktrdr("ops", "retry", first, "--json", variables=world.elsewhere)
     here = ktrdr("ops", "retry", first, "--seed", "12", "--lane", "slow", "--json", variables=world.here)

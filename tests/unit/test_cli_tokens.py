@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from ktrdr.app.deciding import default_mode
 from ktrdr.backend.audit import audit_entries
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import AccessTokens
 from ktrdr.cli.main import app
 from ktrdr.settings import Settings
+from ktrdr.training.execution_mode_selector import Mode
+from tests.unit.api_cases import no_audit_entries
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,8 @@ def test_a_token_is_shown_once_listed_without_it_and_revoked(home: Path) -> None
     assert noted[0] == ("tokens revoke", f"grafana ({listed['id']})")
     assert noted[1] == ("tokens create", f"grafana ({listed['id']}), viewer")
     assert "revoked already" in ktrdr("revoke", listed["id"]).output
+    with OperationStore.open(Settings(home=home)) as store:
+        assert len(audit_entries(store, limit=10)) == len(noted)
     assert "revoked" in ktrdr("list").stdout
 
 
@@ -61,6 +66,27 @@ def test_scripts_get_json(home: Path) -> None:
 def test_what_is_wrong_is_said(arguments: tuple[str, ...], said: str) -> None:
     ktrdr("create", "somebody")
     assert said in ktrdr(*arguments, status=1).output
+
+
+def test_what_cannot_be_written_into_the_audit_log_does_not_happen(home: Path) -> None:
+    ktrdr("create", "grafana")
+    with OperationStore.open(Settings(home=home)) as store:
+        (before,) = AccessTokens(store).list()
+        with no_audit_entries(store):
+            ktrdr("create", "ci", status=1)
+            ktrdr("revoke", "grafana", status=1)
+            refused = CliRunner().invoke(app, ["config", "set", "default_mode", "auto"])
+        assert refused.exit_code == 1
+        assert AccessTokens(store).list() == [before]
+        assert default_mode(Settings(home=home), store).mode is Mode.LOCAL
+        assert len(audit_entries(store, limit=10)) == 1
+
+
+def test_what_a_person_sets_at_this_machine_is_in_the_audit_log(home: Path) -> None:
+    assert CliRunner().invoke(app, ["config", "set", "default_mode", "auto"]).exit_code == 0
+    with OperationStore.open(Settings(home=home)) as store:
+        (entry,) = audit_entries(store, limit=10)
+    assert (entry.action, entry.subject, entry.status) == ("config set", "default_mode=auto", None)
 
 
 def test_without_tokens_it_is_said_how_to_make_one() -> None:

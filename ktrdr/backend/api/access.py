@@ -103,7 +103,7 @@ class Access:
                 "'Authorization: Bearer TOKEN'.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return Principal(f"{token.name} ({token.token_id})", token.role)
+        return Principal(token.title, token.role)
 
 
 class _Recognition:

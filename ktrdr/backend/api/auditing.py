@@ -6,12 +6,8 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ktrdr.backend.audit import noting
-from ktrdr.backend.records import OperationRecord
-from ktrdr.backend.submitting import Witness
+from ktrdr.backend.audit import Witness, noting, witness_by
 from ktrdr.backend.transactions import Transactions
-from ktrdr.backend.wishes import Accepted
-from ktrdr.backend.work import Work
 from ktrdr.errors import KtrdrError
 
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -22,8 +18,9 @@ _log = structlog.get_logger()
 class Audited:
     """Middleware that adds every write of somebody who is known to the audit log, also one that was refused.
 
-    An operation that was made is in it already, by the transaction that made it: see `witness_of`. What
-    nobody known has tried is not in it: whoever reaches the port could fill the disk.
+    What has changed the database is in it already, by the same transaction: see `witness_of`. A blob comes
+    before its entry, as it is no part of any transaction. What nobody known has tried is not in it: whoever
+    reaches the port could fill the disk.
 
     Args:
         app: what is wrapped.
@@ -61,7 +58,7 @@ class Audited:
         if route.endswith("/upload") and status != HTTPStatus.CREATED:
             return  # a part of a blob
         outcome = state.get("problem", "done")
-        action = f"{scope['method']} {route}"
+        action = _action(scope)
         subject = state.get("subject", scope["path"])
         try:
             await self._transactions.change(noting(state["principal"], action, subject, outcome, status))
@@ -78,23 +75,25 @@ class Audited:
 
 
 def witness_of(request: Request) -> Witness:
-    """Return what adds a request to the audit log with the operation that it makes, as one that was done."""
-    action = f"{request.method} {route_of(request.scope)}"
-
-    def witness(work: Work, operation: OperationRecord) -> None:
-        noting(request.state.principal, action, operation.operation_id, "done", HTTPStatus.ACCEPTED)(work)
-
-    return witness
+    """Return what adds a request to the audit log, as one that was done, in the transaction that does it."""
+    return witness_by(request.state.principal, _action(request.scope), _status_when_done(request))
 
 
-def was_written_down(request: Request, accepted: Accepted) -> None:
-    """Take note that the witness of a request has done its part, if the request has made an operation."""
-    request.state.subject = accepted.operation.operation_id
-    if accepted.created:
-        request.state.written_down = HTTPStatus.ACCEPTED
+def was_written_down(request: Request) -> None:
+    """Take note that what the witness of a request has written is committed."""
+    request.state.written_down = _status_when_done(request)
 
 
 def route_of(scope: Scope) -> str:
     """Return the path of the route that a request was for, as the API describes it."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "none"
+
+
+def _action(scope: Scope) -> str:
+    return f"{scope['method']} {route_of(scope)}"
+
+
+def _status_when_done(request: Request) -> int:
+    status: int | None = request.scope["route"].status_code
+    return HTTPStatus.OK if status is None else status

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from pydantic import BaseModel, Field
 
 from ktrdr.backend.api.access import Access
+from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.events import END, EventStream, Tellings
 from ktrdr.backend.api.pages import from_cursor, to_cursor
 from ktrdr.backend.api.problems import Problem
@@ -21,6 +22,7 @@ from ktrdr.backend.api.views import (
     story,
     summary,
 )
+from ktrdr.backend.cancelling import STOPPED
 from ktrdr.backend.listing import (
     COUNTED_AT_MOST,
     Counts,
@@ -166,14 +168,15 @@ def operations_router(service: Service, access: Access, tellings: Tellings) -> A
         request.state.subject = operation_id
         reason = (wish.reason if wish is not None else None) or "on request"
         by = f"{reason} (by {request.state.principal})"
-        record = await service.operations.cancel(operation_id, by)
-        if record.state in (State.COMPLETED, State.FAILED):
+        record = await service.operations.cancel(operation_id, by, witness=witness_of(request))
+        if record.state not in STOPPED:
             raise Problem(
                 HTTPStatus.CONFLICT,
                 "already-ended",
                 f"Operation {operation_id} is {record.state} already: there is nothing to cancel.",
                 fix=f"See how it ended: GET /api/v1/operations/{operation_id}",
             )
+        was_written_down(request)
         return OperationAnswer(data=detail(record))
 
     router.post("/{operation_id}/cancel", dependencies=write, summary="Cancel an operation")(cancel)

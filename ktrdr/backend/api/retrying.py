@@ -7,10 +7,10 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ktrdr.backend.api.access import Access
-from ktrdr.backend.api.auditing import was_written_down, witness_of
+from ktrdr.backend.api.auditing import witness_of
 from ktrdr.backend.api.operations import NAME, OperationId
 from ktrdr.backend.api.service import Service
-from ktrdr.backend.api.trainings import IdempotencyKey, TrainingAccepted, accepted_view
+from ktrdr.backend.api.trainings import IdempotencyKey, TrainingAccepted, accepted_view, note_acceptance
 from ktrdr.backend.tokens import Role
 from ktrdr.backend.wishes import RetryWish
 from ktrdr.training.execution_mode_selector import Mode
@@ -53,7 +53,7 @@ def retrying_router(service: Service, access: Access) -> APIRouter:
             idempotency_key=idempotency_key,
             witness=witness_of(request),
         )
-        was_written_down(request, accepted)
+        note_acceptance(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{accepted.operation.operation_id}"
         return accepted_view(accepted)
 

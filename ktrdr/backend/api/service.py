@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ktrdr.backend.audit import Witness
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.store import OperationStore
-from ktrdr.backend.submitting import Witness
 from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Mode
@@ -19,7 +19,9 @@ class Operations(Protocol):
     def held_up_by(self) -> str | None:
         """What is in the way of results, for so long that they are left where they are; None: nothing."""
 
-    async def cancel(self, operation_id: str, reason: str) -> OperationRecord:
+    async def cancel(
+        self, operation_id: str, reason: str, *, witness: Witness | None = None
+    ) -> OperationRecord:
         """Have an operation stopped; one that has ended stays as it is."""
 
     def watch(self, operation_id: str) -> AsyncGenerator[OperationRecord, None]:
@@ -52,7 +54,7 @@ class Trainings(Protocol):
     async def default_mode(self) -> DefaultMode:
         """Return the mode of trainings for which none is named."""
 
-    async def set_default_mode(self, mode: Mode) -> None:
+    async def set_default_mode(self, mode: Mode, *, witness: Witness | None = None) -> None:
         """Change it, for every process that shares the database."""
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ktrdr.backend.api.access import Access
+from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.tokens import AccessTokens, Role
 
@@ -83,15 +84,17 @@ def tokens_router(service: Service, access: Access) -> APIRouter:
     def create(request: Request, response: Response, wish: CreateToken) -> TokenCreated:
         request.state.subject = f"{wish.name}, {wish.role}"
         expires_at = service.store.now() + timedelta(days=wish.days) if wish.days is not None else None
-        made = tokens.create(wish.name, wish.role, expires_at=expires_at, by=request.state.principal)
+        made = tokens.create(wish.name, wish.role, expires_at=expires_at, witness=witness_of(request))
+        was_written_down(request)
         response.headers["Cache-Control"] = "no-store"
         return TokenCreated(record=TokenView.model_validate(made.record), secret=made.secret)
 
     @router.post("/revoke", dependencies=writing, summary="End a token: the next request with it is refused")
     def revoke(request: Request, wish: RevokeToken) -> TokenRevoked:
         request.state.subject = wish.token
-        return TokenRevoked(
-            before=TokenView.model_validate(tokens.revoke(wish.token, by=request.state.principal))
-        )
+        before = tokens.revoke(wish.token, witness=witness_of(request))
+        if before.revoked_at is None:
+            was_written_down(request)
+        return TokenRevoked(before=TokenView.model_validate(before))
 
     return router

@@ -154,7 +154,7 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
             witness=witness_of(request),
         )
         operation_id = accepted.operation.operation_id
-        was_written_down(request, accepted)
+        note_acceptance(request, accepted)
         response.headers["Location"] = f"/api/v1/operations/{operation_id}"
         return accepted_view(accepted, wish.symbols or (), wish.timeframes or ())
 
@@ -173,7 +173,8 @@ def trainings_router(service: Service, access: Access) -> APIRouter:
     )
     async def set_config(request: Request, wanted: TrainingConfig) -> TrainingConfigAnswer:
         request.state.subject = f"default_mode={wanted.default_mode}"
-        await trainings.set_default_mode(wanted.default_mode)
+        await trainings.set_default_mode(wanted.default_mode, witness=witness_of(request))
+        was_written_down(request)
         return _config(await trainings.default_mode())
 
     return router
@@ -216,6 +217,13 @@ def _overrides(wish: StartTraining) -> dict[str, JsonValue]:
         case [*timeframes] if timeframes:
             overrides["training_data.timeframes"] = {"mode": "multi_timeframe", "list": list(timeframes)}
     return {**overrides, **wish.overrides}
+
+
+def note_acceptance(request: Request, accepted: Accepted) -> None:
+    """Take note that a request has made its operation, and written it down, or has found the one it made."""
+    request.state.subject = accepted.operation.operation_id
+    if accepted.created:
+        was_written_down(request)
 
 
 def accepted_view(
