@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from ktrdr.blobs.verified import (
     sync_directory,
     verified,
 )
-from ktrdr.errors import BlobCorruptError, BlobMissingError
+from ktrdr.errors import BlobCorruptError, BlobMissingError, BlobUnavailableError
 from ktrdr.events.references import BlobRef, Codec
 
 _INCOMING = "incoming"
@@ -47,10 +47,25 @@ class DirectoryBlobStore:
     What is set aside is renamed first, and its time read then. Whoever puts a blob renews its time first, and
     looks for it then. So of two who do so at once, either the one finds that it is young, or the other finds
     that it is gone and writes it anew.
+
+    A directory that is missing or quite empty may be a share that is not mounted: what is not found there is
+    not missing, and what was there once is not begun anew beside it. Whatever was put, something is left of
+    it: the directories are never removed.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._was_there = False
+
+    def prepare(self) -> None:
+        """Make the directory, to write to it.
+
+        Raises:
+            BlobUnavailableError: it has been there before, and is away.
+            BlobError: it cannot be made.
+        """
+        with _errors(f"{self.root} cannot be made"):
+            self._prepare()
 
     def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
         """Store the content; see `BlobStore.put`."""
@@ -70,7 +85,7 @@ class DirectoryBlobStore:
         """Return the content; see `BlobStore.get`."""
         sha256 = referred_sha256(ref)
         check_limit(ref, limit_bytes)
-        with _reading(sha256):
+        with self._reading(sha256):
             found = read_at_either(sha256, partial(obstore.get, self._objects))
             check_size(ref, found.meta["size"])
             data = found.bytes().to_bytes()
@@ -94,7 +109,7 @@ class DirectoryBlobStore:
     def exists(self, sha256: str) -> bool:
         """Return whether there is that blob; see `BlobStore.exists`."""
         try:
-            with _reading(checked_sha256(sha256)):
+            with self._reading(checked_sha256(sha256)):
                 read_at_either(sha256, partial(obstore.head, self._objects))
         except BlobMissingError:
             return False
@@ -113,6 +128,7 @@ class DirectoryBlobStore:
         """Take a blob out of the way; see `BlobInventory.set_aside`."""
         path, aside = self._path(checked_sha256(sha256)), self._aside(sha256)
         with _errors(f"Blob {sha256} cannot be set aside in {self.root}"):
+            self._prepare()
             aside.parent.mkdir(parents=True, exist_ok=True)
             try:
                 if path.stat().st_mtime >= before.timestamp():
@@ -153,10 +169,13 @@ class DirectoryBlobStore:
         """Say who collects here; see `BlobInventory.claim`."""
         with _errors(f"{self.root / OWNER} cannot be written"):
             if self.owner() is None:
+                self._prepare()
                 obstore.put(self._objects, OWNER, name.encode())
 
     def entries(self) -> Iterator[BlobEntry]:
         """Return all blobs; see `BlobInventory.entries`."""
+        if not self._is_there():
+            return
         with _errors(f"{self.root} cannot be listed"):
             for batch in obstore.list(self._objects):
                 for item in batch:
@@ -189,6 +208,7 @@ class DirectoryBlobStore:
         """
         path = self._path(referred_sha256(ref))
         with _errors(f"Blob {ref.sha256} cannot be renewed in {self.root}"):
+            self._prepare()
             if not self._renew(path, ref):
                 return False
             self._sync(path)
@@ -208,6 +228,7 @@ class DirectoryBlobStore:
         """
         target = self._path(referred_sha256(ref))
         with _errors(f"Blob {ref.sha256} cannot be stored in {self.root}"):
+            self._prepare()
             os.utime(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
@@ -219,20 +240,53 @@ class DirectoryBlobStore:
         Raises:
             BlobRefusedError: it is no hash.
             BlobMissingError: there is no such blob.
+            BlobUnavailableError: the directory is away.
         """
-        with _reading(sha256):
+        with self._reading(sha256):
             return read_at_either(checked_sha256(sha256), lambda key: (self.root / key).open("rb"))
 
     @cached_property
     def _objects(self) -> LocalStore:
-        return LocalStore(self.root, mkdir=True)
+        if not self.root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
+        return LocalStore(self.root)
+
+    def _prepare(self) -> None:
+        if not self._is_there():
+            if self._was_there:
+                raise self._away()
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def _is_there(self) -> bool:
+        with suppress(FileNotFoundError), os.scandir(self.root) as found:
+            if next(found, None) is not None:
+                self._was_there = True
+                return True
+        return False
+
+    def _away(self) -> BlobUnavailableError:
+        return BlobUnavailableError(
+            f"The blob store {self.root} is away: the directory is not there, or is empty.",
+            fix="Mount what it is on. If its content is gone for good, put any file there to say so: "
+            f"touch {self.root / 'lost'}",
+        )
+
+    @contextmanager
+    def _reading(self, sha256: str) -> Iterator[None]:
+        with _errors(f"Blob {sha256} cannot be read"):
+            try:
+                yield
+            except FileNotFoundError as error:
+                if not self._is_there():
+                    raise self._away() from error
+                raise BlobMissingError(f"There is no blob {sha256}.") from error
 
     def _keep(self, ref: BlobRef, content: Callable[[], bytes | Iterable[bytes]]) -> None:
         """Make the content durable under its hash."""
         key = key_of(ref.sha256)
         path = self.root / key
-        what = f"Blob {ref.sha256} cannot be stored in {self.root}"
-        with _errors(what):
+        with _errors(f"Blob {ref.sha256} cannot be stored in {self.root}"):
+            self._prepare()
             if not self._renew(path, ref):
                 incoming = f"{_INCOMING}/{secrets.token_hex(8)}"
                 try:
@@ -249,6 +303,7 @@ class DirectoryBlobStore:
     def _sync(self, path: Path) -> None:
         sync_directory(path.parent)
         sync_directory(self.root)
+        self._was_there = True
 
     def _renew(self, path: Path, ref: BlobRef) -> bool:
         """Return whether the blob is there and intact; if so, its time is now."""
@@ -265,7 +320,7 @@ class DirectoryBlobStore:
         return self.root / aside_key_of(sha256)
 
     def _chunks(self, ref: BlobRef) -> Iterator[bytes]:
-        with _reading(ref.sha256):
+        with self._reading(ref.sha256):
             found = read_at_either(ref.sha256, partial(obstore.get, self._objects))
             check_size(ref, found.meta["size"])
             yield from found.stream(min_chunk_size=CHUNK_BYTES)
@@ -273,15 +328,6 @@ class DirectoryBlobStore:
 
 def _reference(sha256: str, size: int, codec: Codec) -> BlobRef:
     return BlobRef(uri=blob_uri(sha256), sha256=sha256, size=size, codec=codec)
-
-
-@contextmanager
-def _reading(sha256: str) -> Iterator[None]:
-    with _errors(f"Blob {sha256} cannot be read"):
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise BlobMissingError(f"There is no blob {sha256}.") from error
 
 
 @contextmanager

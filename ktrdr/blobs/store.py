@@ -62,6 +62,7 @@ class BlobStore(Protocol):
         Raises:
             BlobRefusedError: the reference is not to this store, or its size is over the limit.
             BlobMissingError: there is no such blob.
+            BlobUnavailableError: the store is away, and whether it has that blob is not known.
             BlobCorruptError: the stored content is not what the reference says.
         """
 
@@ -88,7 +89,11 @@ class BlobStore(Protocol):
         """
 
     def exists(self, sha256: str) -> bool:
-        """Return whether the store has that blob; its content is not checked."""
+        """Return whether the store has that blob; its content is not checked.
+
+        Raises:
+            BlobUnavailableError: the store is away.
+        """
 
     def close(self) -> None:
         """Let go of connections. Calls in progress and later ones may fail, so that nobody waits for them."""

@@ -76,6 +76,7 @@ class Uploads:
             UploadBusyError: someone else is sending it.
             BlobRefusedError: it is no hash, or the blob would be too large.
             StorageFullError: the rest would not find space.
+            BlobUnavailableError: the directory of the store is away.
             BlobError: the disk cannot be written.
         """
         ref = self._reference(sha256, size)
@@ -144,6 +145,7 @@ class Uploads:
 
     def _open(self, ref: BlobRef) -> "Upload":
         path = self._directory / ref.sha256
+        self.store.prepare()
         with disk_errors(f"Blob {ref.sha256} cannot be received in {self._directory}"):
             self._directory.mkdir(parents=True, exist_ok=True)
             return Upload(self.store, ref, path, _lock(path))
@@ -155,7 +157,8 @@ class Uploads:
                 upload.remove()
 
     def _check_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self._directory).free
+        with disk_errors(f"The free space of {self._directory} cannot be told"):
+            free = shutil.disk_usage(self._directory).free
         if needed > free:
             raise StorageFullError(
                 f"The disk of {self.store.root} has {free:,} bytes free, and {needed:,} more would come.",

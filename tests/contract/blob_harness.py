@@ -43,9 +43,12 @@ class BlobHarness(ABC):
 
 
 class DirectoryHarness(BlobHarness):
+    """A directory in which something was put before: another one may be a share that is not mounted."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = self.inventory = DirectoryBlobStore(root)
+        self.inventory.delete(self.store.put(b"of before").sha256)
 
     def overwrite(self, sha256: str, content: bytes) -> None:
         self._path(sha256).write_bytes(content)
@@ -62,9 +65,9 @@ class HttpHarness(DirectoryHarness):
     """The backend's endpoint, which keeps blobs in a directory."""
 
     def __init__(self, server: Served) -> None:
-        super().__init__(server.store.root)
-        for path in self.root.glob("*"):
+        for path in server.store.root.glob("*"):
             shutil.rmtree(path)
+        super().__init__(server.store.root)
         self.store = HttpBlobStore(server.url, TOKEN, give_up_after_s=10)
 
 

@@ -24,7 +24,10 @@ def settings(tmp_path: Path) -> Settings:
 
 def ended(settings: Settings, *, with_bars: bool = True) -> OperationRecord:
     """An operation that was cancelled before anybody took it."""
-    ref = DirectoryBlobStore(settings.blobs_dir if with_bars else settings.home / "elsewhere").put(b"bars")
+    blobs = DirectoryBlobStore(settings.blobs_dir)
+    ref = blobs.put(b"bars")
+    if not with_bars:
+        blobs.delete(ref.sha256)
     (bars,) = wish().datasets
     asked = wish(datasets=(bars.model_copy(update={"blob": ref}),), seed=11)
     with OperationStore.open(settings) as store:

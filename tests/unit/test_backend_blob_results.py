@@ -93,3 +93,29 @@ async def test_a_blob_that_the_manifest_does_not_speak_of_is_rejected_unread(wor
     reasons = [answer.reason for answer in world.agent.discarded()]
     assert "its manifest says" in reasons[0]
     assert reasons[1].startswith(f"Its SHA-256 is {other.sha256}")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("is_empty", [False, True], ids=["gone", "an empty mount point"])
+async def test_a_model_in_a_store_that_is_not_mounted_waits_and_is_taken_when_it_is_back(
+    world: World, is_empty: bool
+) -> None:
+    run = await world.running()
+    manifest, bundle = result(run.request)
+    blob = world.backend_blobs.put(bundle)
+    root, elsewhere = world.settings.blobs_dir, world.settings.home / "elsewhere"
+    root.rename(elsewhere)
+    if is_empty:
+        root.mkdir()
+    await world.agent.say(ModelReady(**run.token, manifest=manifest, blob=blob))
+    await world.pass_time(60)
+    operation = world.get(run)
+    assert (operation.state, operation.attempt, world.agent.discarded()) == (State.RUNNING, 1, [])
+    assert f"The blob store {root} is away" in (operation.message or "")
+
+    if is_empty:
+        root.rmdir()
+    elsewhere.rename(root)
+    await world.pass_time(15)
+    operation = world.get(run)
+    assert (operation.state, operation.attempt, operation.message) == (State.COMPLETED, 1, None)

@@ -436,7 +436,6 @@ async def test_what_waits_for_a_blob_store_that_stays_away_can_be_cancelled_and_
     blob = world.backend_blobs.put(bundle)
     store = world.settings.blobs_dir
     store.rename(store.with_name("elsewhere"))
-    store.write_text("in the way")
     await world.agent.say(ModelReady(**run.token, manifest=manifest, blob=blob))
     await world.pass_time(60)
     assert world.backend.held_up_by is not None

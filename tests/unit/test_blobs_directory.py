@@ -5,13 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ktrdr.blobs.directory import DirectoryBlobStore
-from ktrdr.errors import BlobCorruptError, BlobError, StorageFullError
+from ktrdr.blobs.uploads import Uploads
+from ktrdr.errors import (
+    BlobCorruptError,
+    BlobError,
+    BlobMissingError,
+    BlobUnavailableError,
+    StorageFullError,
+)
 from ktrdr.events import BlobRef
 from tests.small_disk import SMALL_DISK_BYTES, fill
 
@@ -82,6 +90,91 @@ def test_a_name_that_is_taken_by_a_directory_is_an_error_that_leaves_nothing(tmp
     with pytest.raises(BlobError, match="cannot be stored"):
         store.put(b"content")
     assert files(tmp_path) == []
+
+
+# --- a share that is not mounted ------------------------------------------------------------------
+
+
+def be_gone(root: Path) -> None:
+    root.rename(root.with_name("away"))
+
+
+def be_an_empty_mount_point(root: Path) -> None:
+    be_gone(root)
+    root.mkdir()
+
+
+def come_back(root: Path) -> None:
+    if root.exists():
+        root.rmdir()
+    root.with_name("away").rename(root)
+
+
+@pytest.mark.parametrize("go_away", [be_gone, be_an_empty_mount_point])
+@pytest.mark.parametrize("is_known", [True, False], ids=["to who has used it", "to a new process"])
+def test_what_is_on_a_share_that_is_away_is_not_missing(
+    tmp_path: Path, go_away: Callable[[Path], None], is_known: bool
+) -> None:
+    root, store = tmp_path / "blobs", DirectoryBlobStore(tmp_path / "blobs")
+    ref = store.put(b"content")
+    go_away(root)
+    store = store if is_known else DirectoryBlobStore(root)
+    reads: list[Callable[[], object]] = [
+        lambda: store.get(ref, limit_bytes=100),
+        lambda: list(store.stream(ref, limit_bytes=100)),
+        lambda: store.fetch(ref, tmp_path / "fetched"),
+        lambda: store.exists(ref.sha256),
+        lambda: store.open(ref.sha256).close(),
+    ]
+    for read in reads:
+        with pytest.raises(BlobUnavailableError, match=f"{root} is away"):
+            read()
+    assert list(store.entries()) == []
+    come_back(root)
+    for read in reads:
+        read()
+    assert (tmp_path / "fetched").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("go_away", [be_gone, be_an_empty_mount_point])
+def test_nothing_is_written_beside_a_share_that_is_away(
+    tmp_path: Path, go_away: Callable[[Path], None]
+) -> None:
+    root, store = tmp_path / "blobs", DirectoryBlobStore(tmp_path / "blobs")
+    uploads = Uploads(store, limit_bytes=100)
+    ref, other = store.put(b"content"), "0" * 64
+    (tmp_path / "file").write_bytes(b"content")
+    writes: list[Callable[[], object]] = [
+        lambda: store.put(b"other"),
+        lambda: store.put_file(tmp_path / "file"),
+        lambda: store.renew(ref),
+        lambda: store.set_aside(ref.sha256, datetime.now(UTC) - timedelta(days=1)),
+        lambda: store.claim("me"),
+        lambda: uploads.begin(other, 1),
+        lambda: uploads.open(other, 1, 0).close(),
+        lambda: store.adopt(tmp_path / "file", ref),
+    ]
+    go_away(root)
+    for write in writes:
+        with pytest.raises(BlobUnavailableError, match=f"{root} is away"):
+            write()
+    assert not root.exists() or list(root.iterdir()) == []
+    come_back(root)
+    assert files(root) == [stored_at(ref)]
+    for write in writes:
+        write()
+
+
+def test_a_store_whose_content_is_gone_for_good_goes_on_once_that_is_said(tmp_path: Path) -> None:
+    root, store = tmp_path / "blobs", DirectoryBlobStore(tmp_path / "blobs")
+    ref = store.put(b"content")
+    be_an_empty_mount_point(root)
+    with pytest.raises(BlobUnavailableError) as caught:
+        store.get(ref, limit_bytes=100)
+    Path(str(caught.value.fix).rpartition("touch ")[2]).touch()
+    with pytest.raises(BlobMissingError):
+        store.get(ref, limit_bytes=100)
+    assert store.get(store.put(b"content"), limit_bytes=100) == b"content"
 
 
 # --- durability -----------------------------------------------------------------------------------

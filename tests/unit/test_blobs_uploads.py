@@ -133,6 +133,7 @@ def test_whatever_is_sent_only_the_blob_itself_gets_into_the_store(
     store = DirectoryBlobStore(tmp_path / "random")
     uploads = Uploads(store, limit_bytes=1000)
     sha256 = hashlib.sha256(content).hexdigest()
+    store.put(content)
     store.delete(sha256)
     for offset, size, is_right in steps:
         try:
