@@ -12,6 +12,7 @@ from host_agent.control import Control
 from host_agent.datasets import DatasetCache
 from host_agent.directory import AgentDirectory
 from host_agent.endings import Failed
+from host_agent.housekeeping import Housekeeper
 from host_agent.journal import Announcement, ClaimFolder, Journal
 from host_agent.link import Link
 from host_agent.log_feed import LogFeed
@@ -135,6 +136,9 @@ class HostAgent:
             kept=options.cache_kept,
             clock=clock,
         )
+        self._housekeeper = Housekeeper(
+            datasets=self._datasets, set_aside=directory.set_aside, kept=options.set_aside_kept, clock=clock
+        )
         shared = Shared(
             agent_id=self.agent_id,
             speaker=self.speaker,
@@ -216,7 +220,7 @@ class HostAgent:
             async with asyncio.TaskGroup() as services:
                 running = [
                     services.create_task(service.run(), name=type(service).__name__)
-                    for service in (self._spool, self._control, self._presence, self._logs)
+                    for service in (self._spool, self._control, self._presence, self._logs, self._housekeeper)
                 ]
                 async with asyncio.TaskGroup() as slots:
                     for slot in self._slots:

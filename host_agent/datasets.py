@@ -42,13 +42,17 @@ class DatasetCache:
         self._fetching = asyncio.Semaphore(_AT_ONCE)
 
     def sweep(self) -> None:
-        """Remove what a predecessor was killed in the middle of; only when nothing is being fetched.
-
-        And what was not used for long.
-        """
+        """Remove what a predecessor was killed in the middle of; only when nothing is being fetched."""
         for path in self._directory.glob(".*"):
             path.unlink(missing_ok=True)
-        self._prune()
+
+    def prune(self) -> None:
+        """Remove what was not used for long, or is over the limit."""
+        before = self._clock.now() - self._kept if self._kept is not None else None
+        for path, _ in unused_datasets(
+            self._directory, limit_bytes=self._limit_bytes, before=before, in_use=self._in_use
+        ):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def in_use(self, refs: Sequence[DatasetRef]) -> Iterator[None]:
@@ -74,15 +78,8 @@ class DatasetCache:
         path = self._blobs.fetch(ref.blob, self._directory / referred_sha256(ref.blob))
         now = self._clock.now().timestamp()
         os.utime(path, (now, now))
-        self._prune()
+        self.prune()
         return Dataset(ref=ref, path=path)
-
-    def _prune(self) -> None:
-        before = self._clock.now() - self._kept if self._kept is not None else None
-        for path, _ in unused_datasets(
-            self._directory, limit_bytes=self._limit_bytes, before=before, in_use=self._in_use
-        ):
-            path.unlink(missing_ok=True)
 
 
 def unused_datasets(

@@ -15,6 +15,9 @@ from ktrdr.errors import AgentError
 
 _log = structlog.get_logger()
 
+LOCK = "lock"
+"""What a live agent has locked; written to when it begins and ends."""
+
 
 class AgentDirectory:
     """A directory that one live agent has; a context manager that gives it back."""
@@ -23,6 +26,7 @@ class AgentDirectory:
         self.path = path
         self._lock = lock
         self._closed = False
+        os.utime(lock)
         for directory in (self.claims, self.datasets, self.set_aside):
             directory.mkdir(exist_ok=True)
         sync_directory(path)
@@ -51,6 +55,8 @@ class AgentDirectory:
         """Let another agent have it."""
         if not self._closed:
             self._closed = True
+            with suppress(OSError):
+                os.utime(self._lock)
             os.close(self._lock)
 
     def __enter__(self) -> "AgentDirectory":
@@ -149,17 +155,36 @@ def locked(path: Path) -> Iterator[bool]:
 
 def _try_lock(path: Path) -> int | None:
     """Lock a directory's lock file; None if another has it. The system frees it when the process ends."""
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _opened_lock(path)
+        except OSError as error:
+            raise AgentError(
+                f"The agent's directory {path} cannot be made: {error.strerror}.",
+                fix="Set KTRDR_HOME to a directory that can be written.",
+            ) from error
+        if lock is None:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return None
+        if _is_at(lock, path / LOCK):
+            return lock
+        os.close(lock)  # it was removed, with its directory, before it was locked
+
+
+def _opened_lock(path: Path) -> int | None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise AgentError(
-            f"The agent's directory {path} cannot be made: {error.strerror}.",
-            fix="Set KTRDR_HOME to a directory that can be written.",
-        ) from error
+        return os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return None  # somebody has just removed the directory
+
+
+def _is_at(handle: int, path: Path) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

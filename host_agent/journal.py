@@ -24,12 +24,10 @@ from host_agent.directory import AgentDirectory
 from host_agent.durable import sync_directory, write_durably, write_whole
 from host_agent.endings import Ending, Trained
 from host_agent.made import sha256_of
+from host_agent.set_aside import remove, set_aside
 from ktrdr.events.base import Name, OperationId, Ordinal
 
 _log = structlog.get_logger()
-
-MAX_SET_ASIDE = 100
-"""Of what cannot be read, so many are kept, the newest."""
 
 _ENDING = "ending.json"
 _BUNDLE = "model.bundle"
@@ -137,7 +135,7 @@ class Journal:
     def _load(self) -> Iterator[ClaimFolder]:
         for path in sorted(self._claims.iterdir()):
             if path.name.startswith(".") or not path.is_dir():
-                _remove(path)
+                remove(path)
                 continue
             try:
                 folder = ClaimFolder(path, _claim_of(path.name))
@@ -151,24 +149,13 @@ class Journal:
             yield folder
 
     def _keep_for_a_person(self, path: Path, error: Exception) -> None:
-        relative = path.relative_to(self._claims)
-        kept = self._set_aside / "-".join(relative.parts)
-        number = 1
-        while kept.exists():
-            number += 1
-            kept = self._set_aside / f"{'-'.join(relative.parts)}-{number}"
+        relative, kept = path.relative_to(self._claims), path
         reason = str(error).partition("\n")[0]
         try:
-            path.rename(kept)
+            kept = set_aside(path, self._set_aside, "-".join(relative.parts))
         except OSError as failure:
             reason = f"{reason}; it cannot be moved either: {failure.strerror}"
-        self._forget_oldest()
         _log.warning("unreadable record set aside", record=str(relative), kept=str(kept), reason=reason)
-
-    def _forget_oldest(self) -> None:
-        kept = sorted(self._set_aside.iterdir(), key=lambda path: (path.lstat().st_mtime_ns, path.name))
-        for path in kept[:-MAX_SET_ASIDE]:
-            _remove(path)
 
 
 def _claim_of(folder_name: str) -> Claim:
@@ -196,10 +183,3 @@ def _read_announcement(folder: ClaimFolder) -> Announcement | None:
         if sha256 != announcement.ending.manifest.bundle_sha256:
             raise ValueError(f"the model's bundle has the hash {sha256}, not the one of its manifest")
     return announcement
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

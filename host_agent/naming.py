@@ -9,8 +9,7 @@ from ktrdr.errors import AgentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
 _LONGEST_DEFAULT = 64
-_RESERVED = re.compile(r"embedded-[0-9]+")
-"""The names of agents inside a backend."""
+_EMBEDDED = re.compile(r"embedded-[0-9]+")
 
 
 def agent_name(agents_dir: Path, wanted: str | None) -> str:
@@ -22,7 +21,7 @@ def agent_name(agents_dir: Path, wanted: str | None) -> str:
         AgentError: the name belongs to agents of another kind, or cannot be kept.
     """
     if wanted is not None:
-        if _RESERVED.fullmatch(wanted):
+        if is_embedded(wanted):
             raise AgentError(
                 f"'{wanted}' is the name of an agent inside a backend.", fix="Choose another --name."
             )
@@ -46,8 +45,13 @@ def agent_name(agents_dir: Path, wanted: str | None) -> str:
     return name
 
 
+def is_embedded(agent_id: str) -> bool:
+    """Return whether it is the name of an agent inside a backend, which lives as long as that process."""
+    return _EMBEDDED.fullmatch(agent_id) is not None
+
+
 def name_from(host: str) -> str:
     """Return a name that is safe in paths and queues, from the first part of a host name."""
     first = host.partition(".")[0].lower()
     name = re.sub(r"[^a-z0-9_-]+", "-", first).strip("-_")[:_LONGEST_DEFAULT]
-    return "host" if not name or _RESERVED.fullmatch(name) else name
+    return "host" if not name or is_embedded(name) else name

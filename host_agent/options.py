@@ -30,6 +30,8 @@ class AgentOptions:
     """Of fetched datasets; those that were not used for longest go first."""
     cache_kept: timedelta | None = None
     """After their last use; None: for ever."""
+    set_aside_kept: timedelta | None = None
+    """What could not be read; None: for ever."""
     log_level: str = "info"
     """Least severe line that a runner sends."""
 
@@ -61,5 +63,6 @@ class AgentOptions:
             max_model_bytes=settings.max_model_bytes,
             cache_limit_bytes=settings.cache_limit_bytes,
             cache_kept=settings.cache_kept,
+            set_aside_kept=settings.set_aside_kept,
             log_level=settings.log_level,
         )

@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     keep_cache_days: Annotated[float, Field(ge=_HOUR_IN_DAYS)] = Field(
         default=30.0, description="An agent keeps data that it does not use so long; inf: for ever."
     )
+    keep_set_aside_days: Annotated[float, Field(ge=_HOUR_IN_DAYS)] = Field(
+        default=90.0,
+        description="An agent keeps so long, for a person to look at, what it could not read; inf: for ever.",
+    )
     cache_limit_bytes: Annotated[int, Field(ge=0)] = Field(
         default=1024 * MIB,
         description="Of data that an agent keeps; what was not used for longest goes first.",
@@ -183,6 +187,11 @@ class Settings(BaseSettings):
     def cache_kept(self) -> timedelta | None:
         """How long an agent keeps data that it does not use; None: for ever."""
         return span_of_days(self.keep_cache_days)
+
+    @property
+    def set_aside_kept(self) -> timedelta | None:
+        """How long an agent keeps what it could not read; None: for ever."""
+        return span_of_days(self.keep_set_aside_days)
 
     @property
     def blobs_dir(self) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from host_agent.leftovers import leftovers
+from host_agent.leftovers import Kept, leftovers
 from ktrdr.app.collecting import named_by_dead_letters
 from ktrdr.backend.collecting import claim_blobs, collect_blobs, unneeded_blobs, why_not_to_collect
 from ktrdr.backend.housekeeping import chores, tidy
@@ -139,22 +139,31 @@ def _of_agents(
         except OperationNotFoundError:
             return False
 
-    kept = settings.cache_kept
-    with leftovers(
-        settings.agents_dir,
-        limit_bytes=settings.cache_limit_bytes,
-        before=limit_of(clock.now(), kept),
-        is_over=is_over,
-    ) as found:
+    cache, aside, now = settings.cache_kept, settings.set_aside_kept, clock.now()
+    kept = Kept(settings.cache_limit_bytes, limit_of(now, cache), limit_of(now, aside))
+    with leftovers(settings.agents_dir, kept, is_over=is_over) as found:
         if apply:
             for each in found:
                 each.remove()
-    unused = "over the limit" if kept is None else f"not used for {in_words(kept)}, or over the limit"
-    datasets = [file for each in found for file in each.datasets]
-    claims = [folder for each in found for folder in each.claims]
+    stopped = "of agents that do not run"
+    unused = f"not used for {in_words(cache)}" if cache is not None else ""
+    unread = f"; set aside over {in_words(aside)} ago" if aside is not None else ""
+    abandoned = [(each.directory, 0) for each in found if each.is_abandoned]
     return [
-        _of_files("cached data", f"of agents that do not run; {unused}", datasets),
-        _of_files("claims", "of agents that do not run, on operations that are over", claims),
+        _of_files(
+            "cached data",
+            f"{stopped}; {', or '.join(filter(None, [unused, 'over the limit']))}",
+            [file for each in found for file in each.datasets],
+        ),
+        _of_files(
+            "claims",
+            f"{stopped}, on operations that are over",
+            [folder for each in found for folder in each.claims],
+        ),
+        _of_files(
+            "unreadable claims", f"{stopped}{unread}", [one for each in found for one in each.set_aside]
+        ),
+        _of_files("agents' directories", f"of processes that are gone; {unused}, and empty", abandoned),
     ]
 
 

@@ -148,5 +148,5 @@ async def test_what_was_not_used_for_long_goes_also_when_there_is_room(
         if dataset.ref != young:
             age(dataset.path, 3700)
     with cache.in_use([used]):
-        cache.sweep()
+        cache.prune()
     assert names(cached) == {used.blob.sha256, young.blob.sha256}

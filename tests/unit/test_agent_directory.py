@@ -1,5 +1,7 @@
 """The agent's own directory: one live agent each, and heirs of the dead."""
 
+import fcntl
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +109,26 @@ def test_a_named_directory_that_is_in_use_is_an_error_that_says_so(tmp_path: Pat
     with open_directory(tmp_path, "gpu-box"), pytest.raises(AgentError, match="running as 'gpu-box'"):
         open_directory(tmp_path, "gpu-box")
     open_directory(tmp_path, "gpu-box").close()
+
+
+def test_a_directory_that_is_removed_just_as_it_is_taken_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment in between: the file is open and not locked yet when somebody who has the lock cleans up."""
+    flock, removed = fcntl.flock, []
+
+    def remove_first(handle: int, operation: int) -> None:
+        if not removed:
+            removed.append(tmp_path / "embedded-1")
+            shutil.rmtree(removed[0])
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with claim_directory(tmp_path) as directory:
+        assert removed == [directory.path]
+        assert directory.claims.is_dir()
+        with claim_directory(tmp_path) as other:
+            assert other.agent_id == "embedded-2"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is how to see open files")

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.noop_runner import NoopRunner
 from host_agent.directory import AgentDirectory
-from host_agent.journal import MAX_SET_ASIDE, Journal
+from host_agent.journal import Journal
+from host_agent.set_aside import MAX_KEPT
 from ktrdr.bus.memory import MemoryBus
 from ktrdr.errors import BusUnavailableError, PublishTimeoutError, UnroutableError
 from ktrdr.events import ModelReady, TrainingCancelled
@@ -100,9 +101,9 @@ def ended(around: World) -> set[str]:
 
 def test_what_is_set_aside_is_a_limited_number_of_the_newest(directory: AgentDirectory) -> None:
     journal = Journal(directory)
-    for number in range(MAX_SET_ASIDE + 20):
+    for number in range(MAX_KEPT + 20):
         (directory.claims / f"claim-{number:04}").mkdir()
         assert journal.load() == []
     kept = sorted(path.name for path in directory.set_aside.iterdir())
-    assert len(kept) == MAX_SET_ASIDE
+    assert len(kept) == MAX_KEPT
     assert kept[0] == "claim-0020"

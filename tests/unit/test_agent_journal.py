@@ -1,7 +1,9 @@
 """Claims and endings on the disk, also after a crash and on a full disk."""
 
 import errno
+import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from host_agent.directory import AgentDirectory, open_directory
 from host_agent.durable import write_durably
 from host_agent.endings import Cancelled, Failed, Trained
 from host_agent.journal import Announcement, Claim, ClaimFolder, Journal
+from host_agent.set_aside import forget
 from ktrdr.events.causes import FailureCause
 from tests.small_disk import fill
 from tests.unit.agent_cases import manifest
@@ -170,6 +173,18 @@ def test_a_second_record_set_aside_does_not_replace_the_first(
         journal.load()
     kept = sorted(directory.set_aside.iterdir())
     assert [(path / "note").read_text() for path in kept] == ["first", "second"]
+
+
+def test_what_was_set_aside_just_now_is_kept_for_as_long_however_old_it_is(
+    journal: Journal, directory: AgentDirectory
+) -> None:
+    path = directory.claims / "other"
+    path.mkdir()
+    os.utime(path, (0, 0))
+    just_before = datetime.now(UTC) - timedelta(minutes=1)
+    journal.load()
+    assert forget(directory.set_aside, just_before) == 0
+    assert [kept.name for kept in directory.set_aside.iterdir()] == ["other"]
 
 
 def test_a_stray_file_among_the_claims_is_no_error(journal: Journal, directory: AgentDirectory) -> None:

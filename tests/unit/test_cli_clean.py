@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 from typer.testing import CliRunner, Result
 
-from host_agent.directory import open_directory
+from host_agent.directory import claim_directory, open_directory
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.submitting import Submitter
 from ktrdr.backend.tables import operations
@@ -149,6 +149,61 @@ def test_what_an_agent_that_does_not_run_has_left_goes_and_of_one_that_runs_noth
     with open_directory(settings.agents_dir, "stopped") as directory:
         assert {path.name for path in directory.claims.iterdir()} == kept
         assert list(directory.datasets.iterdir()) == []
+
+
+def test_what_an_agent_could_not_read_goes_when_nobody_has_looked_at_it_for_long(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agent_id in ("stopped", "running"):
+        with open_directory(settings.agents_dir, agent_id) as directory:
+            for days in (89, 91):
+                (directory.set_aside / f"of {days} days").write_bytes(b"12345")
+                age(directory.set_aside / f"of {days} days", days)
+    with open_directory(settings.agents_dir, "running") as running:
+        assert refuse() == refuse("--apply") == {"unreadable claims": (1, 5)}
+        assert len(list(running.set_aside.iterdir())) == 2
+        left = settings.agents_dir / "stopped" / "set-aside"
+        assert [path.name for path in left.iterdir()] == ["of 89 days"]
+        monkeypatch.setenv("KTRDR_KEEP_SET_ASIDE_DAYS", "80")
+        assert refuse() == {"unreadable claims": (1, 5)}
+        monkeypatch.setenv("KTRDR_KEEP_SET_ASIDE_DAYS", "inf")
+        assert refuse() == {}
+
+
+def test_the_directory_of_an_agent_whose_process_is_gone_goes_once_nothing_is_left_in_it(
+    settings: Settings,
+) -> None:
+    with OperationStore.open(settings) as store:
+        over, going_on = (an_operation(store, ended_before=span) for span in (timedelta(0), None))
+
+    def leave(number: int, *left: str, days: float = 31) -> None:
+        with open_directory(settings.agents_dir, f"embedded-{number}") as directory:
+            for path in left:
+                (directory.path / path).mkdir()
+                age(directory.path / path)
+        age(directory.path / "lock", days)
+
+    leave(1, f"claims/{over},1,c", "claims/.refuse", "set-aside/old")
+    leave(2, f"claims/{going_on},1,c")  # its operation may need it
+    leave(3, "claims/unreadable")  # nobody knows whose it is
+    leave(4, "notes of somebody")
+    leave(5, days=29)
+    leave(6)
+    with open_directory(settings.agents_dir, "gpu-box") as directory:  # its name is its own for ever
+        pass
+    age(directory.path / "lock")
+    with open_directory(settings.agents_dir, "embedded-6"):
+        age(settings.agents_dir / "embedded-6" / "lock")
+        there = {"claims": (1, 0), "unreadable claims": (1, 0), "agents' directories": (1, 0)}
+        assert refuse() == there
+        assert (settings.agents_dir / "embedded-1" / "claims" / f"{over},1,c").is_dir()
+        assert refuse("--apply") == there
+    assert refuse() == {}  # an agent has just ended in the last
+    left = {path.name for path in settings.agents_dir.iterdir()}
+    assert left == {*(f"embedded-{number}" for number in range(2, 7)), "gpu-box"}
+    with claim_directory(settings.agents_dir) as again:
+        assert again.agent_id == "embedded-1"
+        assert (again.claims / f"{going_on},1,c").is_dir()
 
 
 def test_on_a_machine_of_agents_the_blobs_of_the_backend_are_none_of_its_business(
