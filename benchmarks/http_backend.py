@@ -18,6 +18,7 @@ from host_agent.agent import HostAgent
 from host_agent.directory import claim_directory
 from host_agent.options import AgentOptions
 from host_agent.runner_process import Runner
+from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.server import serving
@@ -124,11 +125,13 @@ async def _started(processes: Processes, pid: int) -> HttpBackend:
 async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) -> AsyncIterator[None]:
     clock, ids, broker = SystemClock(), RandomIds(), MemoryBroker(SystemClock())
     with closing(open_blob_inventory(settings)) as blobs, OperationStore.open(settings) as store:
-        backend = Backend(settings, bus=MemoryBus(broker), store=store, blobs=blobs, clock=clock, ids=ids)
+        bus = MemoryBus(broker)
+        backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=clock, ids=ids)
         trainings = Trainings(settings, store, blobs=blobs, local=backend, hosts=None, ids=ids)
         witness = witness_by("benchmark", "tokens create")
         token = AccessTokens(store).create("benchmark", Role.ADMIN, witness=witness).secret
-        app = create_app(service=Service(settings, store, backend, trainings))
+        letters = dead_letter_office(settings, bus)
+        app = create_app(service=Service(settings, store, backend, trainings, letters))
         with claim_directory(settings.agents_dir, prefix="embedded") as directory:
             agent = HostAgent(
                 bus=MemoryBus(broker),

@@ -25,7 +25,8 @@
     │   ├── BusUnavailableError
     │   │   └── BusClosedError
     │   ├── AccessRefusedError
-    │   └── QueueTakenError
+    │   ├── QueueTakenError
+    │   └── DeadLetterNotFoundError
     ├── BlobError
     │   ├── BlobMissingError
     │   ├── BlobCorruptError
@@ -208,6 +209,12 @@ class AccessRefusedError(BusError):
 
 class QueueTakenError(BusError):
     """The queue belongs to another connection alone."""
+
+
+class DeadLetterNotFoundError(BusError):
+    """There is no such dead letter."""
+
+    retryable = False
 
 
 class BusUnavailableError(BusError):

@@ -9,7 +9,7 @@ from ktrdr.backend.collecting import Collected, claim_blobs, collect_blobs, why_
 from ktrdr.backend.retention import Retention
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.store import BlobInventory
-from ktrdr.bus.dead_letter_box import MAX_HELD_BYTES
+from ktrdr.bus.dead_letter_box import may_be_more
 from ktrdr.clock import Clock
 from ktrdr.errors import BusError, KtrdrError
 from ktrdr.events.mentioned import blobs_named_in
@@ -65,7 +65,7 @@ async def named_by_dead_letters(settings: Settings) -> frozenset[str]:
         return frozenset()
     async with dead_letter_box(settings) as box:
         letters = await box.look(_MOST_LETTERS)
-    if len(letters) == _MOST_LETTERS or sum(len(each.message.body) for each in letters) >= MAX_HELD_BYTES:
+    if may_be_more(letters, _MOST_LETTERS):
         raise BusError(
             "There are too many dead letters to look into all of them for blobs that they name.",
             fix="See what they are, and redrive or discard them: ktrdr dead list",

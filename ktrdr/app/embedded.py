@@ -35,6 +35,8 @@ class Embedded:
     settings: Settings
     store: OperationStore
     blobs: BlobStore
+    bus: MemoryBus
+    """That of the backend."""
     backend: Backend
     agent: HostAgent
 
@@ -99,7 +101,7 @@ async def in_process(
                     render_report=render_report,
                 )
                 try:
-                    yield Embedded(settings, store, blobs, backend, agent)
+                    yield Embedded(settings, store, blobs, bus_of_backend, backend, agent)
                 finally:
                     # The agent first: what it says at its end is still heard.
                     await agent.stop()

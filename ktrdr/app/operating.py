@@ -2,15 +2,17 @@
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from urllib.parse import parse_qs, urlsplit
 
 from ktrdr.app.connecting import broker_url, connect_to_broker
 from ktrdr.bus.broker_probe import BrokerProbe, probing
 from ktrdr.bus.dead_letter_box import DeadLetterBox
+from ktrdr.bus.dead_letter_office import DeadLetterOffice
 from ktrdr.bus.examination import examine
 from ktrdr.bus.findings import Finding
 from ktrdr.bus.management import ManagementView, look_at
+from ktrdr.bus.port import Bus
 from ktrdr.bus.setting_up import set_up
 from ktrdr.bus.topology import LANES, Topology, shared_topology
 from ktrdr.settings import Settings
@@ -31,6 +33,18 @@ async def dead_letter_box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
         yield DeadLetterBox(bus, timeout_s=settings.publish_timeout_s)
     finally:
         await bus.close()
+
+
+def dead_letter_office(settings: Settings, bus: Bus) -> DeadLetterOffice:
+    """Return that of a backend: of the broker that the settings name, else of the bus within the process.
+
+    Each look at a broker has a connection of its own: megabytes of dead letters are in nobody's way, and a
+    broker that is away is told of at once.
+    """
+    if settings.broker_url is not None:
+        return DeadLetterOffice(lambda: dead_letter_box(settings))
+    box = DeadLetterBox(bus, timeout_s=settings.publish_timeout_s)
+    return DeadLetterOffice(lambda: nullcontext(box), on_broker=False)
 
 
 async def check_broker(settings: Settings, *, lanes: Sequence[str] = ()) -> list[Finding]:

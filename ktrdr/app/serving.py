@@ -13,6 +13,7 @@ from ktrdr.app.backends import Backends
 from ktrdr.app.collecting import keep_collecting
 from ktrdr.app.connecting import broker_user, connect_to_broker
 from ktrdr.app.embedded import Embedded, in_process, render_report
+from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.server import certificate_of, serving
@@ -75,7 +76,8 @@ async def served(
         await stack.enter_async_context(_beside(keep_collecting(settings, store, blobs, clock=clock)))
         trainings = Trainings(settings, store, blobs=blobs, local=local.backend, hosts=hosts, ids=ids)
         backends = Backends(store, local.backend, hosts)
-        address = await _endpoint(Service(settings, store, backends, trainings), blobs, stack)
+        letters = dead_letter_office(settings, local.bus)
+        address = await _endpoint(Service(settings, store, backends, trainings, letters), blobs, stack)
         _log.info(
             "serving",
             http=address,

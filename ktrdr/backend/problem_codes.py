@@ -3,14 +3,18 @@
 from http import HTTPStatus
 
 from ktrdr.errors import (
+    AccessRefusedError,
     BlobCorruptError,
     BlobError,
     BlobMissingError,
     BlobRefusedError,
+    BusError,
+    BusUnavailableError,
     CodecError,
     DatabaseUnavailableError,
     DataError,
     DataGoneError,
+    DeadLetterNotFoundError,
     IdempotencyError,
     KtrdrError,
     ModelError,
@@ -42,6 +46,11 @@ CODES: tuple[tuple[type[KtrdrError], HTTPStatus, str], ...] = (
     (NotRetryableError, HTTPStatus.CONFLICT, "not-retryable"),
     (NowhereToTrainError, HTTPStatus.CONFLICT, "nowhere-to-train"),
     (SettingsError, HTTPStatus.BAD_REQUEST, "invalid-request"),
+    (DeadLetterNotFoundError, HTTPStatus.NOT_FOUND, "no-such-dead-letter"),
+    (BusUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "broker-unavailable"),
+    # Asking again would not help: somebody has to mend the broker, or its permissions.
+    (AccessRefusedError, HTTPStatus.INTERNAL_SERVER_ERROR, "broker-refuses"),
+    (BusError, HTTPStatus.INTERNAL_SERVER_ERROR, "broker-failed"),
     (DatabaseUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
     (ResultsHeldUpError, HTTPStatus.SERVICE_UNAVAILABLE, "results-held-up"),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),

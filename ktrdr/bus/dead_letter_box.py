@@ -1,29 +1,35 @@
 """What people do with dead letters: look, put back to where they died, or throw away."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, REASON_HEADER
 from ktrdr.bus.port import Bus, Delivery
 from ktrdr.bus.topology import DEAD_LETTERS, DEFAULT_EXCHANGE
-from ktrdr.errors import BusError, BusUnavailableError, UnroutableError
+from ktrdr.errors import BusError, BusUnavailableError, DeadLetterNotFoundError, UnroutableError
 from ktrdr.events.message import Message
 
-MAX_HELD_BYTES = 256 * 1024 * 1024
+_MAX_HELD_BYTES = 256 * 1024 * 1024
+PART_OF_ID = r"^[A-Za-z0-9_.@+-]*[A-Za-z0-9][A-Za-z0-9_.@+-]*$"
+"""What may be the beginning or the end of an id; at most `MAX_ID_CHARACTERS` of it."""
+MAX_ID_CHARACTERS = 128
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DeadLetter:
     """A message in the box; two that say the same are two."""
 
     message: Message
 
-    @property
+    @cached_property
     def id(self) -> str:
         """What people name it by: its message id, or a hash of its body if that is none to be typed."""
         if _PLAIN_ID.fullmatch(self.message.message_id):
@@ -66,48 +72,70 @@ class Outcome:
     """Why it was kept."""
 
 
-Choice = Callable[[Sequence[DeadLetter]], Sequence[DeadLetter]]
-"""Picks from all that are in the box; may raise a `BusError`."""
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
 
 
-def every(letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
-    """Choose all."""
-    return letters
+L = TypeVar("L", bound=_Named)
 
 
-def with_reason(text: str) -> Choice:
-    """Choose those whose reason has that text in it, in capitals or not."""
-    return lambda letters: [letter for letter in letters if text.casefold() in letter.reason.casefold()]
+@dataclass(frozen=True, slots=True)
+class LetterChoice:
+    """Which dead letters are meant."""
+
+    ids: Sequence[str] | None = None
+    """Those of these ids, or of the beginning or end of one id alone; None: all."""
+    reason: str | None = None
+    """Only those whose reason has that text in it, in capitals or not."""
+
+    def of(self, letters: Sequence[L]) -> list[L]:
+        """Return those of them that are meant; two letters may have the same id.
+
+        Raises:
+            DeadLetterNotFoundError: no letter has an id that is named, or several different ones may.
+        """
+        chosen = list(letters)
+        if self.ids is not None:
+            known = {letter.id for letter in letters}
+            full = {_full_id(wanted, known) for wanted in self.ids}
+            chosen = [letter for letter in chosen if letter.id in full]
+        if self.reason is not None:
+            wanted = self.reason.casefold()
+            chosen = [letter for letter in chosen if wanted in letter.reason.casefold()]
+        return chosen
 
 
-def with_ids(ids: Sequence[str]) -> Choice:
-    """Choose by id, or by the beginning or end of one id alone; two letters may have the same.
+def is_part_of_id(text: str) -> bool:
+    """Return whether an id may begin or end so."""
+    return len(text) <= MAX_ID_CHARACTERS and re.fullmatch(PART_OF_ID, text) is not None
 
-    The choice raises:
-        BusError: no letter is named so, or several different ones are.
-    """
 
-    def choose(letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
-        known = {letter.id for letter in letters}
-        chosen = {_full_id(wanted, known) for wanted in ids}
-        return [letter for letter in letters if letter.id in chosen]
-
-    return choose
+def no_such_letter(name: str) -> DeadLetterNotFoundError:
+    """Return the error that tells that there is none of that name."""
+    return DeadLetterNotFoundError(
+        f"There is no dead letter '{name}'.",
+        fix="See which there are: ktrdr dead list. Someone who looks at the same time may hold it.",
+    )
 
 
 def _full_id(wanted: str, known: set[str]) -> str:
     if wanted in known:
         return wanted
-    found = sorted(each for each in known if wanted and (each.startswith(wanted) or each.endswith(wanted)))
-    if not found:
-        raise BusError(
-            f"There is no dead letter '{wanted}'.",
-            fix="See which there are: ktrdr dead list. Someone who looks at the same time may hold it.",
-        )
+    found = sorted(each for each in known if each.startswith(wanted) or each.endswith(wanted))
+    if not found or not is_part_of_id(wanted):
+        raise no_such_letter(wanted)
     if len(found) > 1:
         some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-        raise BusError(f"'{wanted}' may be {some}.", fix="Name more of it.")
+        raise DeadLetterNotFoundError(f"'{wanted}' may be {some}.", fix="Name more of it.")
     return found[0]
+
+
+def may_be_more(letters: Sequence[DeadLetter], limit: int) -> bool:
+    """Return whether a look that had this limit, and found these, may have left some out."""
+    return len(letters) >= limit or sum(len(letter.message.body) for letter in letters) >= _MAX_HELD_BYTES
 
 
 class DeadLetterBox:
@@ -130,13 +158,15 @@ class DeadLetterBox:
     async def look(self, limit: int) -> list[DeadLetter]:
         """Return the dead letters, oldest first: at most ``limit``, and at most some 256 MiB of them.
 
+        `may_be_more` tells whether that may be why there are no more.
+
         Raises:
             BusError: the box cannot be read.
         """
         async with self._holding(limit) as held:
             return [DeadLetter(delivery.message) for delivery in held]
 
-    async def redrive(self, choose: Choice, limit: int) -> list[Outcome]:
+    async def redrive(self, choice: LetterChoice, limit: int) -> list[Outcome]:
         """Put the chosen of the oldest ``limit`` back to where they died.
 
         Delivery: a letter leaves the box once its queue has confirmed it. Whoever is killed in between leaves
@@ -144,23 +174,26 @@ class DeadLetterBox:
 
         Raises:
             BusUnavailableError: the connection was lost; what was not redriven by then is in the box.
-            BusError: the box cannot be read, or the choice is wrong.
+            DeadLetterNotFoundError: one that is named is not there; nothing was done.
+            BusError: the box cannot be read.
         """
-        return await self._settle(choose, limit, self._redrive)
+        return await self._settle(choice, limit, self._redrive)
 
-    async def discard(self, choose: Choice, limit: int) -> list[Outcome]:
+    async def discard(self, choice: LetterChoice, limit: int) -> list[Outcome]:
         """Throw the chosen of the oldest ``limit`` away, for ever.
 
         Raises:
-            BusError: the box cannot be read, or the choice is wrong.
+            DeadLetterNotFoundError: one that is named is not there; nothing was done.
+            BusError: the box cannot be read.
         """
-        return await self._settle(choose, limit, _discard)
+        return await self._settle(choice, limit, _discard)
 
-    async def _settle(self, choose: Choice, limit: int, settle: "_Settle") -> list[Outcome]:
+    async def _settle(self, choice: LetterChoice, limit: int, settle: "_Settle") -> list[Outcome]:
         outcomes = []
         # All are held before the first is settled: one that dies again at once would come round for ever.
         async with self._holding(limit) as held:
-            for letter in choose(list(held)):
+            # In a thread: an id may have to be made of a body, and there may be megabytes of them.
+            for letter in await asyncio.to_thread(choice.of, list(held)):
                 outcome = await settle(letter, held[letter])
                 if outcome.fate is not Fate.KEPT:
                     del held[letter]
@@ -193,7 +226,7 @@ class DeadLetterBox:
         held: dict[DeadLetter, Delivery] = {}
         size = 0
         try:
-            while len(held) < limit and size < MAX_HELD_BYTES:
+            while len(held) < limit and size < _MAX_HELD_BYTES:
                 delivery = await self._bus.get(self._queue)
                 if delivery is None:
                     break

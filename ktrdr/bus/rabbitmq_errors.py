@@ -80,7 +80,8 @@ def bus_error(error: Exception, doing: str) -> BusError:
         case ChannelAccessRefused():
             return AccessRefusedError(
                 f"The broker does not allow {doing}: {said}.",
-                fix="Have an administrator give this user the permission, or run: ktrdr broker setup",
+                fix="Have an administrator give this user the permission: by the definitions that "
+                "`ktrdr broker definitions` prints, or for this alone.",
             )
         case ChannelLockedResource():
             return QueueTakenError(f"The broker does not allow {doing}: another connection has it alone.")

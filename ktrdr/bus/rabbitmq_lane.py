@@ -20,6 +20,8 @@ from ktrdr.bus.rabbitmq_messages import MessageProperties
 from ktrdr.errors import BusError, BusUnavailableError, PublishNackedError, UnroutableError
 
 _DRAIN_BYTES = 64 * 1024
+_NAME_OF_DEFAULT_EXCHANGE = "amq.default"
+"""In permissions, and when they refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +194,12 @@ def _publish_error(error: Exception, outgoing: Outgoing) -> BusError:
 
 
 def _concerns(error: AMQPChannelError, outgoing: Outgoing) -> bool:
+    exchange = f"exchange '{outgoing.exchange or _NAME_OF_DEFAULT_EXCHANGE}'"
     match error:
         case ChannelNotFoundEntity():
-            return f"exchange '{outgoing.exchange}'" in str(error)
+            return exchange in str(error)
         case ChannelAccessRefused():
-            return f"exchange '{outgoing.exchange}'" in str(error) and (
+            return exchange in str(error) and (
                 "topic '" not in str(error) or f"topic '{outgoing.routing_key}'" in str(error)
             )
     return False

@@ -1,20 +1,20 @@
 """`ktrdr dead`: messages that could not be read or handled."""
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from ktrdr.cli.output import EXIT_FAILED, JsonOption, err, out, print_json, printable, reporting_errors
-from ktrdr.cli.settings import BrokerOption, PrefixOption, settings_for
+from ktrdr.cli.settings import BrokerOption, PrefixOption, installation_for
 
 if TYPE_CHECKING:
-    from ktrdr.bus.dead_letter_box import Choice, DeadLetter, DeadLetterBox, Outcome
-    from ktrdr.settings import Settings
+    from ktrdr.bus.dead_letter_box import LetterChoice
+    from ktrdr.bus.letter_records import LetterOutcome, LetterRecord
 
 app = typer.Typer(help="Dead letters: what could not be read or handled, and why.", no_args_is_help=True)
 
@@ -26,11 +26,10 @@ ReasonOption = Annotated[
     str | None, typer.Option("--reason", "-r", help="Only those whose reason contains this.", metavar="TEXT")
 ]
 LimitOption = Annotated[
-    int, typer.Option("--limit", "-l", min=1, max=100_000, help="Look at so many, the oldest first.")
+    int, typer.Option("--limit", "-l", min=1, max=10_000, help="Look at so many, the oldest first.")
 ]
 
 _LIMIT = 1000
-T = TypeVar("T")
 
 
 @app.command("list")
@@ -44,29 +43,33 @@ def list_letters(
 ) -> None:
     """List the dead letters, oldest first; nothing is taken away."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=broker, broker_prefix=prefix)
-        from ktrdr.bus.dead_letter_box import every, with_reason
-        from ktrdr.cli.dead_view import letter_as_json, print_letter
-
-        found = _with_box(settings, lambda box: box.look(limit))
-        letters = (with_reason(reason) if reason else every)(found)
+        dead_letters = installation_for(context, broker=broker, prefix=prefix).dead_letters
+        found = dead_letters.list(reason=reason, limit=limit)
+        from ktrdr.cli.dead_view import print_letter
     if as_json:
-        print_json([letter_as_json(letter) for letter in letters])
+        print_json([asdict(letter) for letter in found.letters])
         return
     now = datetime.now(UTC)
-    for letter in letters:
+    for letter in found.letters:
         print_letter(letter, now)
-    if not letters:
-        err.print("No dead letters." if reason is None or not found else "No dead letters of that reason.")
+    if not found.letters:
+        nothing = reason is None or not found.looked_at
+        err.print("No dead letters." if nothing else "No dead letters of that reason.")
     else:
         err.print(
-            f"{_counted(letters)}. Look: ktrdr dead show ID. Put back: ktrdr dead redrive ID. "
+            f"{_counted(found.letters)}. Look: ktrdr dead show ID. Put back: ktrdr dead redrive ID. "
             "Throw away: ktrdr dead discard ID.",
             style="dim",
             soft_wrap=True,
         )
-    if len(found) == limit:
-        err.print(f"There may be more: these are of the oldest {limit}; see --limit.", style="yellow")
+    if found.may_be_more:
+        err.print(f"There may be more: these are of {found.looked_at}; see --limit.", style="yellow")
+    if not found.on_broker:
+        err.print(
+            "No broker is named there: these are of the bus within `ktrdr serve`, and end with it.",
+            style="dim",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -80,18 +83,19 @@ def show(
 ) -> None:
     """Show a dead letter: its event, or why that cannot be read and how its body begins."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=broker, broker_prefix=prefix)
-        from ktrdr.bus.dead_letter_box import with_ids
-        from ktrdr.cli.dead_view import print_whole_letter, whole_letter_as_json
-
-        letters = with_ids([letter])(_with_box(settings, lambda box: box.look(limit)))
+        dead_letters = installation_for(context, broker=broker, prefix=prefix).dead_letters
+        found = dead_letters.show(letter, limit=limit)
+        from ktrdr.cli.dead_view import print_whole_letter
     if as_json:
-        print_json([whole_letter_as_json(each) for each in letters])
-        return
-    for number, each in enumerate(letters):
-        if number:
-            out.print()
-        print_whole_letter(each, datetime.now(UTC))
+        print_json([asdict(each) for each in found.letters])
+    else:
+        now = datetime.now(UTC)
+        for number, each in enumerate(found.letters):
+            if number:
+                out.print()
+            print_whole_letter(each, now)
+    if (more := found.count - len(found.letters)) > 0:
+        err.print(f"{more} more of this id.", style="yellow")
 
 
 @app.command()
@@ -110,9 +114,9 @@ def redrive(
     Do it when what they died of is mended. A letter leaves the box only when its queue has it for sure.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=broker, broker_prefix=prefix)
+        dead_letters = installation_for(context, broker=broker, prefix=prefix).dead_letters
         choice = _choice(ids, everything=everything, reason=reason)
-        outcomes = _with_box(settings, lambda box: box.redrive(choice, limit))
+        outcomes = dead_letters.redrive(choice, limit=limit)
     _report(outcomes, "put back", as_json=as_json)
 
 
@@ -130,32 +134,22 @@ def discard(
 ) -> None:
     """Throw dead letters away, for ever; asks first."""
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, broker_url=broker, broker_prefix=prefix)
-        from ktrdr.bus.dead_letter_box import with_ids
+        dead_letters = installation_for(context, broker=broker, prefix=prefix).dead_letters
+        from ktrdr.bus.dead_letter_box import LetterChoice
 
         choice = _choice(ids, everything=everything, reason=reason)
         if not yes:
             # Held while somebody thinks about it, the box would look empty to others.
-            letters = choice(_with_box(settings, lambda box: box.look(limit)))
+            letters = choice.of(dead_letters.list(reason=None, limit=limit).letters)
             if letters:
                 _confirm(letters)
-            choice = with_ids([letter.id for letter in letters])
-        outcomes = _with_box(settings, lambda box: box.discard(choice, limit))
+            choice = LetterChoice(ids=[letter.id for letter in letters])
+        outcomes = dead_letters.discard(choice, limit=limit)
     _report(outcomes, "thrown away", as_json=as_json)
 
 
-def _with_box(settings: "Settings", action: "Callable[[DeadLetterBox], Awaitable[T]]") -> T:
-    from ktrdr.app.operating import dead_letter_box
-
-    async def run() -> T:
-        async with dead_letter_box(settings) as box:
-            return await action(box)
-
-    return asyncio.run(run())
-
-
-def _choice(ids: Sequence[str] | None, *, everything: bool, reason: str | None) -> "Choice":
-    from ktrdr.bus.dead_letter_box import every, with_ids, with_reason
+def _choice(ids: Sequence[str] | None, *, everything: bool, reason: str | None) -> "LetterChoice":
+    from ktrdr.bus.dead_letter_box import LetterChoice
     from ktrdr.errors import SettingsError
 
     if bool(ids) == everything or (ids and reason):
@@ -163,12 +157,10 @@ def _choice(ids: Sequence[str] | None, *, everything: bool, reason: str | None) 
             "It is not clear which dead letters are meant.",
             fix="Name ids, or --all, or --all with --reason TEXT.",
         )
-    if ids:
-        return with_ids(ids)
-    return with_reason(reason) if reason else every
+    return LetterChoice(ids or None, reason)
 
 
-def _confirm(letters: "Sequence[DeadLetter]") -> None:
+def _confirm(letters: "Sequence[LetterRecord]") -> None:
     from ktrdr.cli.dead_view import print_letter
     from ktrdr.errors import SettingsError
 
@@ -185,21 +177,19 @@ def can_ask() -> bool:
     return sys.stdin.isatty()
 
 
-def _report(outcomes: "Sequence[Outcome]", done: str, *, as_json: bool) -> None:
+def _report(outcomes: "Sequence[LetterOutcome]", done: str, *, as_json: bool) -> None:
     from ktrdr.bus.dead_letter_box import Fate
-    from ktrdr.cli.dead_view import outcome_as_json
 
     kept = [outcome for outcome in outcomes if outcome.fate is Fate.KEPT]
     if as_json:
-        print_json([outcome_as_json(outcome) for outcome in outcomes])
+        print_json([asdict(outcome) for outcome in outcomes])
     else:
         for outcome in outcomes:
-            letter = outcome.letter
             if outcome.fate is Fate.KEPT:
-                line = Text(f"✗ {letter.id} stays: {printable(outcome.problem or '')}", style="red")
+                line = Text(f"✗ {outcome.id} stays: {printable(outcome.problem or '')}", style="red")
             else:
-                where = f" to {letter.from_queue}" if outcome.fate is Fate.REDRIVEN else ""
-                line = Text(printable(f"✓ {letter.id} {done}{where}"), style="green")
+                where = f" to {outcome.from_queue}" if outcome.fate is Fate.REDRIVEN else ""
+                line = Text(printable(f"✓ {outcome.id} {done}{where}"), style="green")
             out.print(line, soft_wrap=True)
         err.print(
             f"{len(outcomes) - len(kept)} {done}, {len(kept)} kept." if outcomes else "No dead letters."

@@ -67,15 +67,20 @@ def settings_for(
     return settings
 
 
-def installation_for(context: typer.Context, *, data: Path | None = None) -> "Installation":
+def installation_for(
+    context: typer.Context, *, data: Path | None = None, broker: str | None = None, prefix: str | None = None
+) -> "Installation":
     """Return what the command works with: the installation of this machine, or that of a server.
 
     Args:
         context: of the command.
         data: the directory whose bars this machine trains with; a server has its own.
+        broker: the URL of the broker that this machine asks; likewise.
+        prefix: what names on it begin with.
 
     Raises:
-        SettingsError: a variable is wrong, or the address of the server; or bars are named, and a server.
+        SettingsError: a variable is wrong, or the address of the server; or something of this machine is
+            named, and a server.
     """
     from ktrdr.cli.output import print_warning
     from ktrdr.client.opening import open_installation
@@ -83,11 +88,17 @@ def installation_for(context: typer.Context, *, data: Path | None = None) -> "In
     from ktrdr.settings import load_settings
 
     options = _options(context)
-    settings = _with_logging(load_settings(server=options.server, data_dir=data), options)
+    named = load_settings(server=options.server, data_dir=data, broker_url=broker, broker_prefix=prefix)
+    settings = _with_logging(named, options)
     if settings.server is not None and data is not None:
         raise SettingsError(
             f"--data names bars of this machine, and {settings.server} trains with its own.",
             fix="Leave --data out, or train without --server and KTRDR_SERVER.",
+        )
+    if settings.server is not None and (broker is not None or prefix is not None):
+        raise SettingsError(
+            f"--broker and --prefix name a broker that this machine asks, and {settings.server} has its own.",
+            fix="Leave them out, or ask the broker without --server and KTRDR_SERVER.",
         )
     installation = open_installation(settings)
     if installation.is_exposed:

@@ -28,6 +28,7 @@ from ktrdr.backend.tokens import AccessToken, AccessTokens, NewToken, Role
 from ktrdr.backend.watching import Feed
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
 from ktrdr.blobs.verified import read_chunks
+from ktrdr.client.dead_letters import DeadLetters, DeadLettersOfBroker
 from ktrdr.client.downloading import Take
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.clock import SystemClock
@@ -47,6 +48,7 @@ class EmbeddedInstallation:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.dead_letters: DeadLetters = DeadLettersOfBroker(settings)
 
     # --- operations -------------------------------------------------------------------------------
 

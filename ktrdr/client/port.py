@@ -16,6 +16,7 @@ from ktrdr.backend.records import ModelRecord, OperationRecord
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import AccessToken, NewToken, Role
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
+from ktrdr.client.dead_letters import DeadLetters
 from ktrdr.client.downloading import Take
 from ktrdr.errors import Problem
 from ktrdr.events.log_lines import LogLevel
@@ -94,6 +95,8 @@ class Installation(Protocol):
     """What to call where it trains without a host agent: ``here``."""
     is_exposed: bool
     """Whether a token is sent that others can read on the way."""
+    dead_letters: DeadLetters
+    """What could not be read or handled."""
 
     def list_operations(
         self, *, state: State | None, strategy: str | None, limit: int, before: str | None

@@ -19,6 +19,7 @@ from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import AccessToken, NewToken, Role
 from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
+from ktrdr.client.dead_letters import DeadLetters, DeadLettersOfServer
 from ktrdr.client.downloading import Take, download_model
 from ktrdr.client.port import Cancellation, Checked, ModelPlace, Started, StrategyEntry
 from ktrdr.client.server import API, Server
@@ -121,6 +122,7 @@ class ServedInstallation:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.is_exposed = server.is_exposed
+        self.dead_letters: DeadLetters = DeadLettersOfServer(server)
 
     # --- operations -------------------------------------------------------------------------------
 

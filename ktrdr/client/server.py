@@ -32,6 +32,8 @@ _TRIES = 5
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _AGAIN = frozenset({429, 502, 503, 504})
+_OF_GATEWAYS = frozenset({502, 503, 504})
+"""What stands before a server answers so when it does not hear from it."""
 _PROBLEM = "application/problem+json"
 _SAME_VERSION = "Use the same version of ktrdr here and there: ktrdr --version"
 _ERRORS = {code: kind for kind, _, code in CODES if not issubclass(kind, StrategyError | SettingsError)}
@@ -146,6 +148,13 @@ class Server:
                 f"{self.url} sends on to {there}.", fix="Give the address of that in --server."
             )
         if answer.headers.get("content-type", "").partition(";")[0] != _PROBLEM:
+            if answer.status_code in _OF_GATEWAYS:
+                return ServerUnreachableError(
+                    f"The server {self.url} cannot be reached: a gateway before it answers "
+                    f"{answer.status_code}.",
+                    fix="See whether `ktrdr serve` runs behind it, and whether the gateway's time limit is "
+                    "long enough.",
+                )
             return self._no_server(answer.status_code)
         try:
             problem = dict(answer.json())

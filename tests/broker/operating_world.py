@@ -11,6 +11,7 @@ from ktrdr.bus.definitions import definitions_json
 from tests.broker.node import PrivateNode
 from tests.e2e.command import Command
 from tests.e2e.installation import MOMENTUM, Installation, epochs
+from tests.e2e.test_http_api import url_of
 
 AGENT = "box-1"
 
@@ -22,6 +23,8 @@ class World:
     node: PrivateNode
     vhost: str
     installation: Installation
+    server: str
+    """Where the backend listens for HTTP."""
     agent: Command
     operation_id: str
     """A training that is completed."""
@@ -67,10 +70,10 @@ def working(node: PrivateNode, root: Path) -> Iterator[World]:
                 "KTRDR_BROKER_URL": url["backend"],
                 "KTRDR_STRATEGIES_DIR": str(MOMENTUM.parent),
             }
-            installation.start("serve").until_said("serving")
+            server = url_of(installation.start("serve"))
             agent.until_said("listening")
             trained = installation.train(*epochs(2), "--lane", "any", "--json").succeed().json()
-            yield World(node, vhost, installation, agent, trained["operation_id"])
+            yield World(node, vhost, installation, server, agent, trained["operation_id"])
     finally:
         node.management.delete_vhost(vhost)
         for user in users:

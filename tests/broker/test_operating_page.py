@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.topology import EVENTS
 from ktrdr.cli.main import app
@@ -18,6 +20,7 @@ from tests.broker.node import PrivateNode
 from tests.broker.operating_world import World, working
 from tests.e2e.installation import epochs
 from tests.e2e.waiting import eventually
+from tests.unit.api_cases import BY_A_TEST
 
 pytestmark = [pytest.mark.broker, pytest.mark.xdist_group("operating")]
 
@@ -93,6 +96,21 @@ def test_a_command_of_the_page_works(command: str, world: World, run: CliRunner)
         eventually(lambda: LETTER in said(run, "dead", "list"), within_s=WITHIN_S, otherwise="it has died")
     said(run, *words)
     if words[0] == "dead":
+        said(run, "dead", "discard", "--all")
+
+
+def test_dead_letters_are_cared_for_by_way_of_the_server_whose_user_may_do_no_more_than_it_must(
+    world: World, run: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OperationStore.open(world.installation.settings) as store:
+        token = AccessTokens(store).create("an admin", Role.ADMIN, witness=BY_A_TEST).secret
+    monkeypatch.setenv("KTRDR_SERVER", world.server)
+    monkeypatch.setenv("KTRDR_TOKEN", token)
+    monkeypatch.delenv("KTRDR_BROKER_URL")
+    for command in (each for each in commands() if each.startswith("ktrdr dead")):
+        asyncio.run(bury(world))
+        eventually(lambda: LETTER in said(run, "dead", "list"), within_s=WITHIN_S, otherwise="it has died")
+        said(run, *as_written(command, world))
         said(run, "dead", "discard", "--all")
 
 

@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.service import Service
@@ -23,13 +24,18 @@ from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import AccessTokens, Role
 from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.bus.dead_letters import dead_letter
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.bus.topology import DEAD, lane_queue, shared_topology
 from ktrdr.clock import SystemClock
 from ktrdr.events import DatasetRef
+from ktrdr.events.message import Message
 from ktrdr.ids import RandomIds
 from ktrdr.settings import Settings
 from tests.unit.backend_cases import PATIENCE_S, ScriptedAgent, settings_in, wish
 
+NOBODY_READS = lane_queue("gpu")
+"""What is redriven is still there."""
 REPOSITORY = Path(__file__).parents[2]
 URL = "http://127.0.0.1"
 BY_A_TEST = witness_by("a test", "needed for a test")
@@ -41,6 +47,8 @@ class Api:
 
     settings: Settings
     store: OperationStore
+    bus: MemoryBus
+    """That of the backend."""
     backend: Backend
     agent: ScriptedAgent
     service: Service
@@ -55,13 +63,12 @@ class Api:
         chosen.home.mkdir(parents=True)
         (chosen.home / "ktrdr.db").write_bytes(_migrated())
         store, blobs = OperationStore.open(chosen), DirectoryBlobStore(chosen.blobs_dir)
-        backend = Backend(
-            chosen, bus=MemoryBus(broker), store=store, blobs=blobs, clock=clock, ids=RandomIds()
-        )
+        bus = MemoryBus(broker)
+        backend = Backend(chosen, bus=bus, store=store, blobs=blobs, clock=clock, ids=RandomIds())
         trainings = Trainings(chosen, store, blobs=blobs, local=backend, hosts=None, ids=RandomIds())
-        service = Service(chosen, store, backend, trainings)
+        service = Service(chosen, store, backend, trainings, dead_letter_office(chosen, bus))
         app = create_app(service=service, unprotected=unprotected)
-        return cls(chosen, store, backend, ScriptedAgent(broker, clock), service, app)
+        return cls(chosen, store, bus, backend, ScriptedAgent(broker, clock), service, app)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator["Api"]:
@@ -86,6 +93,20 @@ class Api:
     async def submitted(self, **overrides: Any) -> str:
         """Submit a training that no agent of any kind has, and return its id."""
         return (await self.backend.submit(wish(**overrides))).operation.operation_id
+
+    async def bury(
+        self, *messages: Message, reason: str = "cannot be read", queue: str = NOBODY_READS
+    ) -> None:
+        """Have messages be dead letters, as if they had died in that queue."""
+        await self.bus.declare(shared_topology())
+        for message in messages:
+            await self.bus.publish(
+                dead_letter(message, reason=reason, queue=queue),
+                exchange=DEAD,
+                routing_key="any",
+                mandatory=True,
+                timeout_s=PATIENCE_S,
+            )
 
     def audited(self) -> list[AuditEntry]:
         """Return what HTTP requests have written into the audit log, oldest first."""

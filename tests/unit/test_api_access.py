@@ -102,6 +102,11 @@ async def test_without_a_valid_token_there_is_nothing_but_health(api: Api, token
         ("POST", "/api/v1/trainings", Role.OPERATOR),
         ("PUT", CONFIG, Role.ADMIN),
         ("GET", "/api/v1/audit", Role.ADMIN),
+        ("GET", "/api/v1/dead-letters", Role.ADMIN),
+        ("GET", "/api/v1/dead-letters/0192-1", Role.ADMIN),
+        ("DELETE", "/api/v1/dead-letters/0192-1", Role.ADMIN),
+        ("POST", "/api/v1/dead-letters/redrive", Role.ADMIN),
+        ("POST", "/api/v1/dead-letters/discard", Role.ADMIN),
     ],
 )
 async def test_a_role_may_do_what_it_includes_and_nothing_else(

@@ -1,5 +1,6 @@
 """The API is what its description says, and nothing that is sent to it is answered by a 5xx."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 from ktrdr.backend.api import openapi
 from ktrdr.backend.states import State
 from ktrdr.backend.submitting import Submitter
+from ktrdr.bus.topology import shared_topology
+from ktrdr.events.message import Message
 from tests.unit.api_cases import URL, Api
 from tests.unit.backend_cases import wish
 
@@ -35,6 +38,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     made = Api.make(tmp_path_factory.mktemp("api"), unprotected=True, api_rate_per_s=0)
+    asyncio.run(made.bus.declare(shared_topology()))
     with made.store:
         yield made
 
@@ -50,6 +54,9 @@ def test_whatever_is_sent_is_answered_as_described(
 ) -> None:
     operation = described[path][method]
     known, statuses = {}, set()
+    if mode is GenerationMode.POSITIVE and "/dead-letters" in path:
+        asyncio.run(api.bury(Message(b"nonsense", "0192-1", "nonsense")))
+        known |= {"letter_id": "0192-1"} if "{letter_id}" in path else {}
     if (
         mode is GenerationMode.POSITIVE
         and "{operation_id}" in path
@@ -74,6 +81,8 @@ def test_whatever_is_sent_is_answered_as_described(
 
     answered()
     assert 403 not in statuses, "nothing gets past the door"
+    if "letter_id" in known:
+        assert 200 in statuses, "it was there"
     if known and path.endswith("/cancel"):
         assert api.store.get(known["operation_id"]).state is State.CANCELLED
 

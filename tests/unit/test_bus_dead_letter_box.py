@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ktrdr.bus.dead_letter_box import DeadLetter, DeadLetterBox, Fate, every, with_ids, with_reason
+from ktrdr.bus.dead_letter_box import DeadLetter, DeadLetterBox, Fate, LetterChoice
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.topology import (
     BACKEND_EVENTS,
@@ -81,7 +81,7 @@ async def test_redriven_it_is_where_it_died_as_it_was(operator: Operator) -> Non
     await operator.bury(
         "a", "b", correlation_id="op-1", headers={"summary": "s", "attempt": 2, "x-death": "?"}
     )
-    outcomes = await operator.box.redrive(with_ids(["a"]), LIMIT)
+    outcomes = await operator.box.redrive(LetterChoice(ids=["a"]), LIMIT)
     assert [(outcome.letter.id, outcome.fate) for outcome in outcomes] == [("a", Fate.REDRIVEN)]
     assert await operator.ids() == ["b"]
     delivery = await operator.bus.get(lane_queue("any"))
@@ -100,7 +100,7 @@ async def test_one_that_dies_again_at_once_is_redriven_once(operator: Operator) 
             await (await anext(consumer)).reject("still not readable")
 
     rejecting = asyncio.create_task(reject_both())
-    outcomes = await operator.box.redrive(every, LIMIT)
+    outcomes = await operator.box.redrive(LetterChoice(), LIMIT)
     await rejecting
     assert [outcome.fate for outcome in outcomes] == [Fate.REDRIVEN] * 2
     assert [letter.reason for letter in await operator.box.look(LIMIT)] == ["still not readable"] * 2
@@ -108,7 +108,7 @@ async def test_one_that_dies_again_at_once_is_redriven_once(operator: Operator) 
 
 async def test_discarded_it_is_nowhere(operator: Operator) -> None:
     await operator.bury("a", "b", "c")
-    outcomes = await operator.box.discard(with_ids(["c", "a"]), LIMIT)
+    outcomes = await operator.box.discard(LetterChoice(ids=["c", "a"]), LIMIT)
     assert [(outcome.letter.id, outcome.fate) for outcome in outcomes] == [
         ("a", Fate.DISCARDED),
         ("c", Fate.DISCARDED),
@@ -120,30 +120,32 @@ async def test_discarded_it_is_nowhere(operator: Operator) -> None:
 async def test_letters_are_chosen_by_what_their_reason_says(operator: Operator) -> None:
     await operator.bury("a", reason="The broker gave up")
     await operator.bury("b", reason="Unknown event")
-    assert [o.letter.id for o in await operator.box.redrive(with_reason("unknown"), LIMIT)] == ["b"]
+    assert [o.letter.id for o in await operator.box.redrive(LetterChoice(reason="unknown"), LIMIT)] == ["b"]
     assert await operator.ids() == ["a"]
 
 
 async def test_an_id_may_be_shortened_as_long_as_it_means_one(operator: Operator) -> None:
     await operator.bury("0192-aaa-1", "0192-bbb-1", "0192-bbb-2")
-    assert [o.letter.id for o in await operator.box.redrive(with_ids(["0192-a"]), LIMIT)] == ["0192-aaa-1"]
+    assert [o.letter.id for o in await operator.box.redrive(LetterChoice(ids=["0192-a"]), LIMIT)] == [
+        "0192-aaa-1"
+    ]
     with pytest.raises(BusError, match="'0192-b' may be 0192-bbb-1, 0192-bbb-2"):
-        await operator.box.redrive(with_ids(["0192-b"]), LIMIT)
+        await operator.box.redrive(LetterChoice(ids=["0192-b"]), LIMIT)
     with pytest.raises(BusError, match="no dead letter ''"):
-        await operator.box.discard(with_ids([""]), LIMIT)
+        await operator.box.discard(LetterChoice(ids=[""]), LIMIT)
     assert await operator.ids() == ["0192-bbb-1", "0192-bbb-2"]
 
 
 async def test_one_wrong_id_leaves_all_as_they_are(operator: Operator) -> None:
     await operator.bury("a", "b")
     with pytest.raises(BusError, match="There is no dead letter 'zzz'"):
-        await operator.box.discard(with_ids(["a", "zzz"]), LIMIT)
+        await operator.box.discard(LetterChoice(ids=["a", "zzz"]), LIMIT)
     assert await operator.ids() == ["a", "b"]
 
 
 async def test_two_of_the_same_id_go_together(operator: Operator) -> None:
     await operator.bury("a", "b", "a")
-    assert len(await operator.box.redrive(with_ids(["a"]), LIMIT)) == 2
+    assert len(await operator.box.redrive(LetterChoice(ids=["a"]), LIMIT)) == 2
     assert await operator.ids() == ["b"]
     assert operator.depth(lane_queue("any")) == 2
 
@@ -155,7 +157,7 @@ async def test_a_message_id_that_cannot_be_typed_is_replaced_by_a_hash(
     await operator.bury("a", message_id=message_id)
     (name,) = await operator.ids()
     assert name == "sha256-ca978112ca1b"
-    (outcome,) = await operator.box.redrive(with_ids([name]), LIMIT)
+    (outcome,) = await operator.box.redrive(LetterChoice(ids=[name]), LIMIT)
     assert outcome.fate is Fate.REDRIVEN
     delivery = await operator.bus.get(lane_queue("any"))
     assert delivery is not None
@@ -171,7 +173,7 @@ async def test_one_whose_queue_is_gone_is_kept_and_the_others_go(operator: Opera
     await delivery.reject("not for agents")
     await agent.close()
     await operator.bury("a")
-    gone, went = await operator.box.redrive(every, LIMIT)
+    gone, went = await operator.box.redrive(LetterChoice(), LIMIT)
     assert (gone.letter.id, gone.fate) == ("order", Fate.KEPT)
     assert gone.problem == "there is no queue 'ktrdr.control.host-a' any more"
     assert went.fate is Fate.REDRIVEN
@@ -180,18 +182,20 @@ async def test_one_whose_queue_is_gone_is_kept_and_the_others_go(operator: Opera
 
 async def test_one_that_does_not_say_where_it_died_is_kept(operator: Operator) -> None:
     await operator.publish(Message(b"", "stray", "test.v1"), DEAD, "anything")
-    (outcome,) = await operator.box.redrive(every, LIMIT)
+    (outcome,) = await operator.box.redrive(LetterChoice(), LIMIT)
     assert outcome.fate is Fate.KEPT
     assert outcome.problem == "it does not say in which queue it died"
     assert await operator.ids() == ["stray"]
-    assert [o.fate for o in await operator.box.discard(every, LIMIT)] == [Fate.DISCARDED]
+    assert [o.fate for o in await operator.box.discard(LetterChoice(), LIMIT)] == [Fate.DISCARDED]
 
 
 async def test_two_operators_at_once_move_each_letter_once(operator: Operator) -> None:
     names = [f"m{number}" for number in range(20)]
     await operator.bury(*names)
     other = Operator(operator.broker)
-    one, two = await asyncio.gather(operator.box.redrive(every, LIMIT), other.box.redrive(every, LIMIT))
+    one, two = await asyncio.gather(
+        operator.box.redrive(LetterChoice(), LIMIT), other.box.redrive(LetterChoice(), LIMIT)
+    )
     assert sorted(outcome.letter.id for outcome in (*one, *two)) == sorted(names)
     assert operator.depth() == 0
     assert operator.depth(lane_queue("any")) == 20
@@ -216,7 +220,7 @@ async def test_a_letter_whose_confirm_did_not_come_is_in_both_queues(operator: O
     await operator.bury("a", "b")
     bus = Interrupted(operator.broker)
     bus.error = PublishTimeoutError("No confirm came within 1 s.")
-    outcomes = await DeadLetterBox(bus, timeout_s=1.0).redrive(every, LIMIT)
+    outcomes = await DeadLetterBox(bus, timeout_s=1.0).redrive(LetterChoice(), LIMIT)
     assert [(outcome.fate, outcome.problem) for outcome in outcomes] == [
         (Fate.KEPT, "No confirm came within 1 s.")
     ] * 2
@@ -230,14 +234,14 @@ async def test_a_lost_connection_ends_it_and_loses_nothing(operator: Operator) -
     bus = Interrupted(operator.broker)
     bus.error = BusUnavailableError()
     with pytest.raises(BusUnavailableError):
-        await DeadLetterBox(bus, timeout_s=1.0).redrive(every, LIMIT)
+        await DeadLetterBox(bus, timeout_s=1.0).redrive(LetterChoice(), LIMIT)
     await bus.close()
     assert await operator.ids() == ["a", "b"]
 
 
 async def test_what_is_over_the_limit_is_not_looked_at(operator: Operator) -> None:
     await operator.bury("a", "b", "c")
-    assert [o.letter.id for o in await operator.box.discard(every, 2)] == ["a", "b"]
+    assert [o.letter.id for o in await operator.box.discard(LetterChoice(), 2)] == ["a", "b"]
     assert await operator.ids() == ["c"]
 
 

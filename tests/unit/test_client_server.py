@@ -137,6 +137,7 @@ def test_each_answer_is_an_error_that_says_what_to_do(answer: Answer, says: str,
         (lambda there: there.verify("x"), '{"findings": [{"file": 1}]}'),
         (lambda there: there.check("x", {}, strict=False), '{"problems": null}'),
         (lambda there: there.default_mode(), '{"default_mode": "moon", "source": "it says so"}'),
+        (lambda there: there.dead_letters.list(reason=None, limit=1), '{"letters": [], "looked_at": 0}'),
         (lambda there: there.log("x", "debug"), '{"data": [{}], "next_after": null}'),
         (lambda there: there.start(TrainingWish("x"), None), '{"id": "x"}'),
         (lambda there: there.list_operations(state=None, strategy=None, limit=1, before=None), "[]"),
@@ -179,6 +180,13 @@ def test_who_stays_busy_is_given_up_with_what_it_says() -> None:
     error, server, pauses = refused(problem(503, "database-unavailable", "It is away."))
     assert isinstance(error, DatabaseUnavailableError)
     assert len(server.asked) == len(pauses) + 1 == 5
+
+
+def test_a_gateway_that_does_not_reach_the_server_is_told_from_a_server_of_another_kind() -> None:
+    error, server, _ = refused((502, "text/html", "<h1>Bad Gateway</h1>"))
+    assert isinstance(error, ServerUnreachableError)
+    assert "a gateway before it answers 502" in error.message
+    assert len(server.asked) == 5
 
 
 def test_a_token_is_not_sent_on_to_another_server() -> None:

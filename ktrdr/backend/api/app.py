@@ -13,6 +13,7 @@ from ktrdr import __version__
 from ktrdr.backend.api.access import Access, bearer
 from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
+from ktrdr.backend.api.dead_letters import dead_letters_router
 from ktrdr.backend.api.docs import docs_router
 from ktrdr.backend.api.events import Tellings
 from ktrdr.backend.api.fleet import fleet_router
@@ -147,6 +148,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         models_router(service, access),
         strategies_router(service, access),
         fleet_router(service, access),
+        dead_letters_router(service, access),
         tokens_router(service, access),
         metrics_router(registry, access),
         docs_router(),

@@ -18,9 +18,9 @@ _log = structlog.get_logger()
 class Audited:
     """Middleware that adds every write of somebody who is known to the audit log, also one that was refused.
 
-    What has changed the database is in it already, by the same transaction: see `witness_of`. A blob comes
-    before its entry, as it is no part of any transaction. What nobody known has tried is not in it: whoever
-    reaches the port could fill the disk.
+    What has changed the database is in it already, by the same transaction: see `witness_of`. Blobs and
+    dead letters come before their entries, as they are no part of any transaction. What nobody known has
+    tried is not in it: whoever reaches the port could fill the disk.
 
     Args:
         app: what is wrapped.

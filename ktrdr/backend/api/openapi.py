@@ -19,6 +19,7 @@ from ktrdr.backend.database import Database
 from ktrdr.backend.instances import Instances
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
+from ktrdr.bus.dead_letter_office import DeadLetterOffice
 from ktrdr.events import generated
 from ktrdr.settings import Settings
 
@@ -40,7 +41,13 @@ def _description() -> dict[str, Any]:
         settings = Settings(home=Path(directory))
         with OperationStore(Database(settings.database), Instances(settings.instances_dir)) as store:
             # Described, not called: nothing is asked of what is behind the routes.
-            service = Service(settings, store, cast(Operations, None), cast(Trainings, None))
+            service = Service(
+                settings,
+                store,
+                cast(Operations, None),
+                cast(Trainings, None),
+                cast(DeadLetterOffice, None),
+            )
             blobs = DirectoryBlobStore(settings.blobs_dir)
             app = create_app(blobs, token=SecretStr("never shown to anybody"), service=service)
             return app.openapi()

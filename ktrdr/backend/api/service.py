@@ -8,6 +8,7 @@ from ktrdr.backend.audit import Witness
 from ktrdr.backend.records import OperationRecord
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
+from ktrdr.bus.dead_letter_office import DeadLetterOffice
 from ktrdr.settings import Settings
 from ktrdr.training.execution_mode_selector import Mode
 
@@ -66,3 +67,4 @@ class Service:
     store: OperationStore
     operations: Operations
     trainings: Trainings
+    dead_letters: DeadLetterOffice
