@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -34,6 +34,8 @@ class LogRecord:
     """In the order in which lines came; grows."""
     at: datetime
     attempt: int
+    number: int
+    """Counts every line of the attempt."""
     agent_id: str
     source: str
     """``agent``, or ``executor`` in its runner."""
@@ -42,6 +44,26 @@ class LogRecord:
     fields: Mapping[str, bool | int | float | str | None]
     left_out: int
     """How many lines are missing before this one."""
+
+
+class LogReader:
+    """What somebody has read of a log, so that only what they miss is missing.
+
+    The oldest line that is kept says what is missing before it; who was cut off may have read some of that.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+
+    def read(self, lines: Sequence[LogRecord]) -> list[LogRecord]:
+        """Return the next lines as they are to this reader."""
+        return [self._read(line) for line in lines]
+
+    def _read(self, line: LogRecord) -> LogRecord:
+        last, self._last[line.attempt] = self._last.get(line.attempt), line.number
+        if last is None or line.number <= last:
+            return line
+        return replace(line, left_out=line.number - last - 1)
 
 
 def read_log(
@@ -122,11 +144,12 @@ class LogTail:
         Raises:
             OperationNotFoundError: there is no such operation.
         """
+        reader = LogReader()
         while True:
             lines, is_over = await self.newer(after)
             if lines:
                 after = lines[-1].position
-                yield lines
+                yield reader.read(lines)
             if is_over:
                 return
             await self._clock.sleep(POLL_S)
@@ -154,6 +177,7 @@ def _record(row: Row[Any], *, left_out: int) -> LogRecord:
         position=row.id,
         at=row.at,
         attempt=row.attempt,
+        number=row.number,
         agent_id=row.agent_id,
         source=row.source,
         level=row.level,

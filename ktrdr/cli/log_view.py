@@ -37,6 +37,10 @@ class LogView:
             else:
                 self._show(line)
 
+    def waiting(self, why: str) -> None:
+        """Say why no lines come for now."""
+        err.print(Text(f"Waiting: {why}", style="yellow"), soft_wrap=True)
+
     def end(self) -> None:
         """Say where the whole log is."""
         if self._as_json:

@@ -293,7 +293,7 @@ async def _follow(
 async def _follow_log(
     installation: "Installation", operation_id: str, view: "LogView", levels: "Sequence[str]"
 ) -> None:
-    async with aclosing(installation.follow_log(operation_id)) as parts:
+    async with aclosing(installation.follow_log(operation_id, view.waiting)) as parts:
         async for lines in parts:
             view.show([line for line in lines if line.level in levels])
 

@@ -91,7 +91,9 @@ class EmbeddedInstallation:
         with self._store() as store:
             return read_log(store, operation_id, level=level)
 
-    async def follow_log(self, operation_id: str) -> AsyncGenerator[list[LogRecord], None]:
+    async def follow_log(
+        self, operation_id: str, on_away: Callable[[str], None]
+    ) -> AsyncGenerator[list[LogRecord], None]:
         """See `Installation.follow_log`."""
         with self._store() as store:
             tail = LogTail(store, operation_id, clock=SystemClock(), offload=asyncio.to_thread)

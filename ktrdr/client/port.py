@@ -123,8 +123,13 @@ class Installation(Protocol):
     def log(self, operation_id: str, level: LogLevel) -> list[LogRecord]:
         """Return what is kept of its log, oldest first."""
 
-    def follow_log(self, operation_id: str) -> AsyncGenerator[list[LogRecord], None]:
-        """Yield lines of its log as they come, until it has ended."""
+    def follow_log(
+        self, operation_id: str, on_away: Callable[[str], None]
+    ) -> AsyncGenerator[list[LogRecord], None]:
+        """Yield lines of its log as they come, each once, until it has ended.
+
+        ``on_away`` is told why nothing comes for now.
+        """
 
     def list_models(self, *, strategy: str | None, limit: int, before: str | None) -> list[ModelRecord]:
         """Return model versions, newest first; ``before`` is the last name of the page before."""

@@ -13,7 +13,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from ktrdr.app.deciding import waits_in_lane
 from ktrdr.app.embedded import TrainingListener
-from ktrdr.backend.log_reading import LogRecord
+from ktrdr.backend.log_reading import LogReader, LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
@@ -187,12 +187,14 @@ class ServedInstallation:
                 return lines
             after = page.next_after
 
-    async def follow_log(self, operation_id: str) -> AsyncGenerator[list[LogRecord], None]:
-        """See `Installation.follow_log`."""
-        path = f"/operations/{_quoted(operation_id)}/logs/stream"
-        async with aclosing(follow(self._server, path, "log", on_away=lambda why: None)) as told:
+    async def follow_log(
+        self, operation_id: str, on_away: Callable[[str], None]
+    ) -> AsyncGenerator[list[LogRecord], None]:
+        """See `Installation.follow_log`; a server that is away is waited for."""
+        path, reader = f"/operations/{_quoted(operation_id)}/logs/stream", LogReader()
+        async with aclosing(follow(self._server, path, "log", on_away=on_away)) as told:
             async for data in told:
-                yield [self._server.read(_LINE, data)]
+                yield reader.read([self._server.read(_LINE, data)])
 
     # --- models -----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Commands that work with a real `ktrdr serve`, from a directory in which nothing else is."""
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -38,16 +39,24 @@ def test_a_client_cancels_and_follows_over_a_restart_of_the_server(installation:
     # It ends when it is told to, however fast the machine is.
     train = client("train", str(MOMENTUM), "--mode", "local", *epochs(100_000)).until_said("epoch ")
     watch = client("ops", "watch").until_said("epoch ")
+    logs = client("ops", "logs", "--follow", "--json")
+    logs.until(lambda: logs.stdout, "it showed a line")
     serve.send(signal.SIGKILL)
-    train.until_said("the server cannot be reached")
-    watch.until_said("the server cannot be reached")
+    for each in (train, watch, logs):
+        each.until_said("the server cannot be reached")
     again = installation.start("serve", "--listen", re.sub("^http://", "", url))
     watch.until_said("attempt 2 of 3")
+    logs.until(lambda: '"attempt": 2' in logs.stdout, "it showed a line of the second attempt")
     train.send(signal.SIGINT)
     assert train.wait() == 130, train.stderr
     assert watch.wait() == 1
     assert f"{installation.operation().operation_id} was cancelled" in watch.stderr
     assert installation.operation().state is State.CANCELLED
+    logs.succeed()
+    read = {1: 0, 2: 0}
+    for line in map(json.loads, logs.stdout.splitlines()):
+        assert line["number"] == read[line["attempt"]] + line["left_out"] + 1
+        read[line["attempt"]] = line["number"]
 
     few = ("--end", "2017-03-31", *epochs(2))
     trained = client("train", str(MOMENTUM), "--mode", "local", *few).succeed()

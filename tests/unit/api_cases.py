@@ -47,6 +47,7 @@ class Api:
 
     settings: Settings
     store: OperationStore
+    broker: MemoryBroker
     bus: MemoryBus
     """That of the backend."""
     backend: Backend
@@ -59,16 +60,26 @@ class Api:
         """Wire it; nothing runs yet."""
         places = {"data_dir": REPOSITORY / "data", "strategies_dir": REPOSITORY / "strategies"}
         chosen = settings_in(directory, **{**places, "device": "cpu", **settings})
-        clock, broker = SystemClock(), MemoryBroker(SystemClock())
+        broker = MemoryBroker(SystemClock())
         chosen.home.mkdir(parents=True)
         (chosen.home / "ktrdr.db").write_bytes(_migrated())
-        store, blobs = OperationStore.open(chosen), DirectoryBlobStore(chosen.blobs_dir)
-        bus = MemoryBus(broker)
-        backend = Backend(chosen, bus=bus, store=store, blobs=blobs, clock=clock, ids=RandomIds())
-        trainings = Trainings(chosen, store, blobs=blobs, local=backend, hosts=None, ids=RandomIds())
-        service = Service(chosen, store, backend, trainings, dead_letter_office(chosen, bus))
+        return cls._of(chosen, broker, ScriptedAgent(broker, SystemClock()), unprotected=unprotected)
+
+    @classmethod
+    def _of(
+        cls, settings: Settings, broker: MemoryBroker, agent: ScriptedAgent, *, unprotected: bool
+    ) -> "Api":
+        ids, bus = RandomIds(), MemoryBus(broker)
+        store, blobs = OperationStore.open(settings), DirectoryBlobStore(settings.blobs_dir)
+        backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=SystemClock(), ids=ids)
+        trainings = Trainings(settings, store, blobs=blobs, local=backend, hosts=None, ids=ids)
+        service = Service(settings, store, backend, trainings, dead_letter_office(settings, bus))
         app = create_app(service=service, unprotected=unprotected)
-        return cls(chosen, store, bus, backend, ScriptedAgent(broker, clock), service, app)
+        return cls(settings, store, broker, bus, backend, agent, service, app)
+
+    def successor(self) -> "Api":
+        """Return the same installation as the next process has it; broker and agent stay."""
+        return self._of(self.settings, self.broker, self.agent, unprotected=False)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator["Api"]:

@@ -1,15 +1,21 @@
 """The logs of operations by way of the HTTP API."""
 
+import asyncio
 import json
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from ktrdr.backend.api.server import serving
+from ktrdr.backend.log_reading import LogRecord, read_log
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import Role
+from ktrdr.client.remote import ServedInstallation
+from ktrdr.client.server import Server
 from ktrdr.events import LogEntry, TrainingLogged
 from tests.unit.api_cases import Api
 from tests.unit.backend_cases import Run, eventually
@@ -30,8 +36,6 @@ async def log(api: Api, run: Run, *numbers: int, level: Any = "info") -> None:
 
 
 def kept(api: Api, run: Run) -> list[str]:
-    from ktrdr.backend.log_reading import read_log
-
     return [line.event for line in read_log(api.store, run.request.operation_id)]
 
 
@@ -100,3 +104,40 @@ async def test_a_log_is_followed_to_the_end_of_its_operation_and_no_line_is_miss
             assert [json.loads(each["data"])["event"] for each in parse(again.text)[:-1]] == ["line 3"]
             assert (await client.get(url, headers={"Last-Event-ID": "end"})).status_code == 204
             assert (await client.get(url, headers={"Last-Event-ID": "no number"})).status_code == 400
+
+
+async def test_who_follows_a_log_over_a_restart_reads_each_line_once_or_how_many_are_missing(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.log_recorder.KEPT_LINES", 5)
+    said: list[LogRecord] = []
+    away: list[str] = []
+
+    async def follow(url: str, operation_id: str) -> None:
+        served = ServedInstallation(Server(url, SecretStr(api.token(Role.VIEWER))))
+        async with aclosing(served.follow_log(operation_id, away.append)) as parts:
+            async for lines in parts:
+                said.extend(lines)
+
+    await api.agent.start()
+    async with api.backend, serving(api.app, "127.0.0.1", 0) as (host, port):
+        run = await running(api)
+        await log(api, run, 1, 2)
+        following = asyncio.create_task(follow(f"http://{host}:{port}", run.request.operation_id))
+        await eventually(lambda: len(said) == 2, "the first lines")
+    await eventually(lambda: bool(away), "that the server is away")
+    again = api.successor()
+    with again.store:
+        async with again.backend:
+            await log(again, run, *range(3, 11))  # of which the last five are kept
+            async with serving(again.app, host, port):
+                await eventually(lambda: len(said) == 7, "the lines of meanwhile")
+                await log(again, run, 11, 14)
+                await again.agent.finish(run)
+                await following
+    await api.agent.stop()
+    assert [(line.number, line.left_out) for line in said] == [
+        *((number, 0) for number in (1, 2)),
+        *((6, 3), (7, 0), (8, 0), (9, 0), (10, 0), (11, 0)),
+        (14, 2),
+    ]

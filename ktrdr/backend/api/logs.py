@@ -44,6 +44,7 @@ class LogLineView(BaseModel):
     position: int = Field(description="Grows; what `after` and `Last-Event-ID` count by.")
     at: datetime
     attempt: int
+    number: int = Field(description="Counts every line of the attempt, those too that are missing.")
     agent_id: str
     source: Literal["agent", "executor"] = Field(description="Who said it: the agent, or its runner.")
     level: LogLevel
