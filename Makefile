@@ -59,6 +59,10 @@ chaos: $(INSTALLED_DEV) ## Long tests, then many trainings while everything fail
 	@$(if $(SEED),:,KTRDR_CHAOS=1 $(BIN)/pytest -n 2 --dist loadgroup -m long $(PYTEST_ARGS))
 	@$(BIN)/python -m tests.e2e.storm $(if $(SEED),--seed $(SEED)) --jobs $(or $(JOBS),200) --seconds $(or $(SECONDS),300)
 
+.PHONY: sim
+sim: $(INSTALLED_DEV) ## Simulated worlds in which everything fails, faster than time; SEEDS=200, or one: SEED=7
+	@$(BIN)/python -m tests.sim.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FIRST),1))
+
 .PHONY: bench
 bench: $(INSTALLED_BENCH) ## Measure, each figure as a ratio against a baseline of the same run
 	@scripts/obtain-broker $(BIN)/python

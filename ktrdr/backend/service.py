@@ -1,6 +1,7 @@
 """The backend of one process: what it is told to train, it sees to an end."""
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -116,6 +117,7 @@ class Backend:
         retries = RetryPolicy(settings.retry_backoff_s, refuge)
         host = socket.gethostname()
         sender, sources = f"backend@{host}", Sources(host, ids)
+        rng = random.Random(ids.seed())  # noqa: S311  # it only spreads pauses
         self._leases = Leases(self.owner, clock.monotonic)
         self._feed = Feed(store, clock, offload=offload, on_commit=self._catch_up)
         self._progress = ProgressRecorder(
@@ -187,6 +189,7 @@ class Backend:
                 on_return=on_return,
                 shortcut=handlers.at_sight if source == sources.presence else None,
                 excuse=self._presences.take_unreadable if source == sources.presence else None,
+                rng=rng,
             )
             for source, prefetch, handle, on_return in (
                 (sources.events, 16, handlers.durable, self._listening.heard_again),

@@ -71,7 +71,7 @@ class Subscription:
         on_return: Callable[[], None] = lambda: None,
         shortcut: Callable[[Message], bool] | None = None,
         excuse: Callable[[Message], bool] | None = None,
-        rng: random.Random | None = None,
+        rng: random.Random,
     ) -> None:
         self._bus = bus
         self._new_source = source
@@ -91,7 +91,7 @@ class Subscription:
         self._on_return = on_return
         self._shortcut = shortcut
         self._excuse = excuse
-        self._rng = rng or random.Random()  # noqa: S311  # it only spreads pauses
+        self._rng = rng
         self._consumer: Consumer | None = None
         self._until: Callable[[], Awaitable[None]] | None = None
         self._waiting_since: float | None = None

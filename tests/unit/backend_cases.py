@@ -100,10 +100,19 @@ def result(
 ) -> tuple[ModelManifest, bytes]:
     """The manifest and the packed bundle that answer a request."""
     files = files or model_files()
-    bundle = pack(files)
-    found = digests(files)
-    values: dict[str, Any] = {
+    asked = {
         "strategy": request.strategy.name,
+        "strategy_sha256": request.strategy.sha256,
+        "seed": request.seed,
+    }
+    bundle = pack(files)
+    return manifest_of(files, bundle, **{**asked, **manifest}), bundle
+
+
+def manifest_of(files: Mapping[str, bytes], bundle: bytes, **values: Any) -> ModelManifest:
+    """The manifest of a bundle, with whatever is to be in it; strategy, its hash and the seed must be."""
+    found = digests(files)
+    usual: dict[str, Any] = {
         "symbol": "EURUSD",
         "timeframe": "1h",
         "output_format": "classification",
@@ -116,15 +125,13 @@ def result(
         "validation_rows": 15,
         "test_rows": 15,
         "parameters": 10,
-        "strategy_sha256": request.strategy.sha256,
         "weights_sha256": found["model.safetensors"].sha256,
         "bundle_sha256": hashlib.sha256(bundle).hexdigest(),
         "bundle_size": len(bundle),
         "files": found,
-        "seed": request.seed,
         "device": "cpu",
     }
-    return ModelManifest(**{**values, **manifest}), bundle
+    return ModelManifest(**{**usual, **values})
 
 
 @dataclass(frozen=True, slots=True)

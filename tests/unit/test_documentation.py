@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
@@ -37,21 +36,6 @@ def test_a_documented_command_exists_with_its_options(page: str, command: str) -
         group = group.commands[words.pop(0)]
     known = {option for parameter in group.params for option in parameter.opts} | {"--help"}
     assert {word for word in words if word.startswith("-")} <= known
-
-
-def every_command(group: Any, *names: str) -> list[tuple[str, ...]]:
-    if not getattr(group, "commands", None):
-        return [names]
-    return [
-        found for name, command in group.commands.items() for found in every_command(command, *names, name)
-    ]
-
-
-@pytest.mark.parametrize("names", every_command(typer.main.get_command(app)), ids=" ".join)
-def test_the_readme_has_every_command(names: tuple[str, ...]) -> None:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [re.findall(r"[\w-]+", line) for block in blocks for line in block.splitlines()]
-    assert any(line[:1] == ["ktrdr"] and set(names) <= set(line) for line in lines)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
