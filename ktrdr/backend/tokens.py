@@ -12,6 +12,7 @@ tokens are equal. So a request costs one look-up and one SHA-256, and who reads 
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ _SECRET_BYTES = 32
 _MAX_CHARACTERS = 200
 _MAX_NAME_CHARACTERS = 100
 _NOBODY = "0" * 64
+_SHOWN = re.compile(rf"{_PREFIX}_([a-z0-9]+)_[0-9a-f]{{16,}}")
 
 
 class Role(StrEnum):
@@ -140,7 +142,7 @@ class AccessTokens:
         """End a token: from the next request on it lets nobody in. One that was revoked stays as it is.
 
         Args:
-            id_or_name: which.
+            id_or_name: which; the token itself, or its beginning, stands for its id.
             witness: of its end, unless it was revoked before.
 
         Returns:
@@ -149,6 +151,8 @@ class AccessTokens:
         Raises:
             SettingsError: there is none of that id or name, or several of that name let people in.
         """
+
+        id_or_name = without_secret(id_or_name)
 
         def action(work: Work) -> AccessToken:
             query = select(access_tokens).where(
@@ -184,6 +188,15 @@ class AccessTokens:
             return None
         record = _record(row)
         return record if record.is_valid(self._store.now()) else None
+
+
+def without_secret(id_or_name: str) -> str:
+    """Return what names a token as it may be repeated and kept: of the token itself, its id.
+
+    Who wants to end one that others have seen may have nothing else.
+    """
+    match = _SHOWN.match(id_or_name)
+    return match[1] if match is not None else id_or_name
 
 
 _BY_ID = select(access_tokens).where(access_tokens.c.id == bindparam("of_token"))

@@ -3,23 +3,41 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console, JustifyMethod
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ktrdr.errors import KtrdrError, OperationCancelledError, Problem, StrategyError
 
+_OBEYED = {
+    **dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�"),  # ESC is the beginning of most
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�"),  # they turn what follows around
+    ord("\n"): "\n",
+    ord("\t"): "\t",
+}
+
+
+class PlainConsole(Console):
+    """A console whose terminal obeys nothing that is in the texts: agents and files may be anybody's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See `Console.render`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=segment.text.translate(_OBEYED))
+
+
 # Files and pipes have no width: lines there are as long as they are.
 _PIPE_WIDTH = 200
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 """For results: standard output."""
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+err = PlainConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 """For progress, warnings and errors: standard error."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

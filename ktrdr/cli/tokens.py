@@ -75,7 +75,7 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
 @app.command()
 def revoke(
     context: typer.Context,
-    token: Annotated[str, typer.Argument(help="Its id, or its name if no other has it.")],
+    token: Annotated[str, typer.Argument(help="Its id, its name if no other has it, or itself.")],
     as_json: JsonOption = False,
 ) -> None:
     """End a token: the next request that shows it is refused."""

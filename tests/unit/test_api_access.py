@@ -1,6 +1,8 @@
 """Who may do what by way of the HTTP API."""
 
 import asyncio
+import re
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,6 +121,33 @@ async def test_a_role_may_do_what_it_includes_and_nothing_else(
             assert refused is not has.includes(role)
 
 
+def routes(api: Api) -> list[tuple[str, str]]:
+    """Return method and path of all that the description has but health, which is for everybody."""
+    return [
+        (method.upper(), re.sub(r"\{[^}]*\}", "x", path))
+        for path, methods in api.app.openapi()["paths"].items()
+        for method in methods
+        if not path.startswith("/health/")
+    ]
+
+
+async def test_every_route_asks_who_one_is_and_those_that_write_whether_one_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ktrdr.backend.api.app._FAILURES_PER_S", 0)
+    api = Api.make(tmp_path, api_rate_per_s=0)
+    only_check = {"/api/v1/strategies/validate", "/api/v1/strategies/explain"}
+    with api.store:
+        assert only_check < {path for _, path in routes(api)}
+        async with api.client("") as stranger, api.client(role=Role.VIEWER) as viewer:
+            for method, path in routes(api):
+                refused = await stranger.request(method, path)
+                assert (refused.status_code, refused.json()["code"]) == (401, "no-token"), path
+                if method != "GET" and path not in only_check:
+                    refused = await viewer.request(method, path)
+                    assert (refused.status_code, refused.json()["code"]) == (403, "wrong-role"), path
+
+
 async def test_without_tokens_only_requests_of_this_machine_are_answered(tmp_path: Path) -> None:
     api = Api.make(tmp_path, unprotected=True)
     assert not api.app.state.protected
@@ -185,16 +214,33 @@ async def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> N
             assert (await other.get(LIST)).status_code == 200
 
 
+@pytest.fixture
+def strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """One that listens once to who shows what is no token, and then not for a quarter of an hour."""
+    monkeypatch.setattr("ktrdr.backend.api.app._FAILURES_PER_S", 0.001)
+    made = Api.make(tmp_path)
+    with made.store:
+        yield made
+
+
 async def test_who_guesses_tokens_is_not_even_listened_to_any_more(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    strict: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(AccessTokens, "recognise", lambda self, token: asked.append(token))
-    async with api.client("ktrdr_abcdefgh_0") as client:
-        statuses = [(await client.get(LIST)).status_code for _ in range(20)]
-    assert statuses[0] == 401
-    assert statuses[-1] == 429
-    assert len(asked) < 20
+    asked: list[str] = []
+    monkeypatch.setattr(AccessTokens, "recognise_all", lambda self, shown: asked.extend(shown) or [None])
+    async with strict.client("ktrdr_abcdefgh_0") as client:
+        assert [(await client.get(LIST)).status_code for _ in range(3)] == [401, 429, 429]
+    assert len(asked) == 1
+
+
+async def test_who_guesses_tokens_locks_out_nobody_who_comes_from_the_same_address(strict: Api) -> None:
+    token = strict.token(Role.VIEWER)
+    async with strict.client(token) as known, strict.client("ktrdr_abcdefgh_0") as guessing:
+        assert (await known.get(LIST)).status_code == 200
+        assert [(await guessing.get(LIST)).status_code for _ in range(2)] == [401, 429]
+        assert (await known.get(LIST)).status_code == 200
+        AccessTokens(strict.store).revoke("a viewer", witness=BY_A_TEST)
+        assert (await known.get(LIST)).status_code == 429
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -125,6 +125,21 @@ async def test_a_request_that_finds_nothing_left_to_do_is_one_line_more(api: Api
     assert (again.subject, again.outcome) == ("grafana", "done")
 
 
+async def test_a_token_may_be_ended_by_showing_it_and_is_nowhere_repeated(api: Api) -> None:
+    made = AccessTokens(api.store).create("leaked", Role.OPERATOR, witness=BY_A_TEST)
+    secret = made.secret.rpartition("_")[2]
+    async with api.client(role=Role.ADMIN) as client:
+        ended = await client.post(f"{TOKENS}/revoke", json={"token": made.secret[:-1]})
+        unknown = await client.post(f"{TOKENS}/revoke", json={"token": f"ktrdr_zzzzzzzz_{secret}"})
+    assert AccessTokens(api.store).recognise(made.secret) is None
+    assert [(entry.subject, entry.status) for entry in api.audited()] == [
+        (made.record.title, 200),
+        ("zzzzzzzz", 400),
+    ]
+    for said in (ended.text, unknown.text, str(api.audited())):
+        assert secret[:16] not in said
+
+
 async def test_a_cancellation_that_comes_too_late_is_written_down_as_refused(
     api: Api, client: httpx.AsyncClient
 ) -> None:

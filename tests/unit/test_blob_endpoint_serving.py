@@ -69,6 +69,17 @@ async def test_what_is_unprotected_is_served_to_this_machine_if_that_is_wanted(t
         store.close()
 
 
+async def test_what_is_unprotected_is_no_prey_of_a_page_whose_name_leads_to_this_machine(
+    tmp_path: Path,
+) -> None:
+    app = app_of(tmp_path, token=None, unprotected=True)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://rebound.example"
+    ) as page:
+        answer = await page.get(f"/api/v1/blobs/{SHA256}")
+    assert (answer.status_code, answer.json()["code"]) == (403, "other-origin")
+
+
 # --- address and certificate ----------------------------------------------------------------------
 
 

@@ -47,6 +47,15 @@ def test_a_token_is_shown_once_listed_without_it_and_revoked(home: Path) -> None
     assert "revoked" in ktrdr("list").stdout
 
 
+def test_a_token_that_others_have_seen_is_ended_by_itself_and_not_repeated(home: Path) -> None:
+    secret = ktrdr("create", "leaked").stdout.strip()
+    ended = ktrdr("revoke", secret)
+    assert "'leaked'" in ended.output
+    unknown = ktrdr("revoke", f"ktrdr_zzzzzzzz_{secret.rpartition('_')[2]}", status=1)
+    assert "no token 'zzzzzzzz'" in unknown.output
+    assert secret[-20:] not in ended.output + unknown.output
+
+
 def test_scripts_get_json(home: Path) -> None:
     made = json.loads(ktrdr("create", "ci", "--role", "operator", "--days", "30", "--json").stdout)
     assert made["token"].startswith("ktrdr_")

@@ -5,6 +5,7 @@ import contextvars
 import hashlib
 import hmac
 import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,6 +24,8 @@ from ktrdr.backend.tokens import AccessToken, AccessTokens, Role
 from ktrdr.errors import SettingsError
 
 MIN_TOKEN_CHARACTERS = 16
+_KNOWN = 10_000
+"""Tokens of which their hash is remembered."""
 
 Dependency = Callable[..., Awaitable[None]]
 
@@ -88,7 +91,8 @@ class Access:
         self, request: Request, shown: HTTPAuthorizationCredentials | None, tokens: "_Recognition"
     ) -> Principal:
         address = request.client.host if request.client is not None else ""
-        if self._failures.wait_s(address) > 0:
+        # Whoever guesses must not lock out those who come from the same address, as by way of a proxy.
+        if self._failures.wait_s(address) > 0 and (shown is None or not tokens.knows(shown.credentials)):
             _check_rate(self._failures, address)
         token = await tokens.recognise(shown.credentials) if shown is not None else None
         if token is None:
@@ -114,8 +118,13 @@ class _Recognition:
 
     def __init__(self, tokens: AccessTokens) -> None:
         self._tokens = tokens
+        self._known: OrderedDict[bytes, None] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[AccessToken | None]] = {}
         self._looking: asyncio.Task[None] | None = None
+
+    def knows(self, secret: str) -> bool:
+        """Return whether it was a token the last time that it was shown here, of the latest so many."""
+        return _digest(secret) in self._known
 
     async def recognise(self, secret: str) -> AccessToken | None:
         """Return what `AccessTokens.recognise` returns."""
@@ -139,8 +148,17 @@ class _Recognition:
                 else:
                     for found, token in zip(waiting.values(), tokens, strict=True):
                         found.set_result(token)
+                    for secret, token in zip(waiting, tokens, strict=True):
+                        self._remember(_digest(secret), is_good=token is not None)
         finally:
             self._looking = None
+
+    def _remember(self, digest: bytes, *, is_good: bool) -> None:
+        self._known.pop(digest, None)
+        if is_good:
+            self._known[digest] = None
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
 
 
 def bearer(token: SecretStr) -> Dependency:

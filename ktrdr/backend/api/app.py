@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
 from ktrdr import __version__
-from ktrdr.backend.api.access import Access, bearer
+from ktrdr.backend.api.access import Access, bearer, refuse_other_origins
 from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
 from ktrdr.backend.api.dead_letters import dead_letters_router
@@ -40,6 +40,7 @@ from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, SettingsError
 
 MAX_BODY_BYTES = 1024 * 1024
+_MAX_BODIES_BYTES = 64 * MAX_BODY_BYTES
 _IDLE_S = 20.0
 _BODY_S = 600.0
 _FAILURES_PER_S = 5.0
@@ -121,8 +122,8 @@ def create_app(
     app.add_middleware(HealthFirst, readiness=readiness)
     app.include_router(health_router(readiness))
     if uploads is not None:
-        of_agents = [] if token is None else [Depends(bearer(token))]
-        app.include_router(blobs_router(uploads), dependencies=of_agents)
+        check = bearer(token) if token is not None else refuse_other_origins
+        app.include_router(blobs_router(uploads), dependencies=[Depends(check)])
     return app
 
 
@@ -135,7 +136,12 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
     registry = metrics_registry(service.store)
     tellings = Tellings(service, app.state.closing)
     transactions = Transactions(service.store, "http", clock=clock, offload=run_in_threadpool)
-    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES, except_below="/api/v1/blobs/")
+    app.add_middleware(
+        BodyLimit,
+        limit_bytes=MAX_BODY_BYTES,
+        together_bytes=_MAX_BODIES_BYTES,
+        except_below="/api/v1/blobs/",
+    )
     app.add_middleware(Audited, transactions=transactions)
     app.add_middleware(HttpMetrics, registry=registry)
     for router in (

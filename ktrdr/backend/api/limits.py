@@ -54,18 +54,23 @@ class StalledSenders:
 
 
 class BodyLimit:
-    """Middleware that reads no more of a body than a request may have.
+    """Middleware that reads no more of a body than a request may have, and of all together than fits.
+
+    A body is in memory before anybody is asked for a token: whoever reaches the port could fill it.
 
     Args:
         app: what is wrapped.
         limit_bytes: largest body.
+        together_bytes: of all requests that are not answered yet.
         except_below: paths that begin so have limits of their own.
     """
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: int, except_below: str) -> None:
+    def __init__(self, app: ASGIApp, *, limit_bytes: int, together_bytes: int, except_below: str) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
+        self._together_bytes = together_bytes
         self._except_below = except_below
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -77,7 +82,9 @@ class BodyLimit:
         async def limited() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held_bytes += size
             if received > self._limit_bytes:
                 raise Problem(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -86,6 +93,17 @@ class BodyLimit:
                     fix="Send less; bars and models are not sent in requests.",
                     headers={"Connection": "close"},
                 )
+            if self._held_bytes > self._together_bytes:
+                raise Problem(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "too-much-at-once",
+                    f"The requests of this moment bring more than {self._together_bytes:,} bytes.",
+                    fix="Ask again in a moment.",
+                    headers={"Connection": "close", "Retry-After": "1"},
+                )
             return message
 
-        await self._app(scope, limited, send)
+        try:
+            await self._app(scope, limited, send)
+        finally:
+            self._held_bytes -= received

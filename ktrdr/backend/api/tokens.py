@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ktrdr.backend.api.access import Access
 from ktrdr.backend.api.auditing import was_written_down, witness_of
 from ktrdr.backend.api.service import Service
-from ktrdr.backend.tokens import AccessTokens, Role
+from ktrdr.backend.tokens import AccessTokens, Role, without_secret
 
 _Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
@@ -32,7 +32,7 @@ class RevokeToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"token": "grafana"}]})
 
-    token: _Name = Field(description="Its id, or its name if no other has it.")
+    token: _Name = Field(description="Its id, its name if no other has it, or itself.")
 
 
 class TokenView(BaseModel):
@@ -91,7 +91,7 @@ def tokens_router(service: Service, access: Access) -> APIRouter:
 
     @router.post("/revoke", dependencies=writing, summary="End a token: the next request with it is refused")
     def revoke(request: Request, wish: RevokeToken) -> TokenRevoked:
-        request.state.subject = wish.token
+        request.state.subject = without_secret(wish.token)
         before = tokens.revoke(wish.token, witness=witness_of(request))
         if before.revoked_at is None:
             was_written_down(request)
