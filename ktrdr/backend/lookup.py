@@ -1,5 +1,7 @@
 """Finding an operation by what a person types of its id."""
 
+import re
+
 from sqlalchemy import Connection, or_, select
 
 from ktrdr.backend.records import OperationRecord
@@ -8,6 +10,7 @@ from ktrdr.backend.tables import operations
 from ktrdr.errors import OperationNotFoundError
 from ktrdr.registry import nearest_name
 
+_PART_OF_ID = re.compile(r"[A-Za-z0-9_.-]+")
 _NAMED_CANDIDATES = 5
 _SEARCHED_FOR_NEAREST = 1000
 
@@ -34,7 +37,9 @@ def find_operation(connection: Connection, text: str) -> OperationRecord:
         .order_by(operations.c.created_at.desc())
         .limit(_NAMED_CANDIDATES + 1)
     )
-    found = [operation_record(row) for row in connection.execute(query)] if text else []
+    # What cannot be of an id is not searched for: to SQLite's LIKE, a text ends where a NUL is.
+    is_of_id = _PART_OF_ID.fullmatch(text) is not None
+    found = [operation_record(row) for row in connection.execute(query)] if is_of_id else []
     exact = [operation for operation in found if operation.operation_id == text]
     if len(exact) == 1 or len(found) == 1:
         return (exact or found)[0]

@@ -99,7 +99,7 @@ async def test_an_id_with_a_typing_error_is_answered_with_the_nearest(world: Wor
         world.store.find(typed)
 
 
-@pytest.mark.parametrize("text", ["", "%", "_", "op-%", "'; DROP TABLE operations; --"])
+@pytest.mark.parametrize("text", ["", "%", "_", "op-%", "\0", "\0x", "'; DROP TABLE operations; --"])
 async def test_what_is_no_id_finds_nothing(world: World, text: str) -> None:
     await world.submit()
     with pytest.raises(OperationNotFoundError):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ktrdr.errors import Problem, StrategyError
 from ktrdr.strategy import parse_strategy
@@ -26,6 +27,14 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
 def test_nesting_that_would_overflow_the_stack_is_refused(opening: str) -> None:
     assert "expands to more" in refused(opening * 100_000)[0].message
+
+
+def test_what_is_too_much_is_refused_before_anything_is_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compose(loader: yaml.CSafeLoader) -> None:
+        raise AssertionError("it takes ten times as long")
+
+    monkeypatch.setattr(yaml.CSafeLoader, "get_single_node", compose)
+    assert "expands to more" in refused("a: [" + "1," * 30_000 + "1]")[0].message
 
 
 def test_a_lone_surrogate_is_refused_at_its_place() -> None:

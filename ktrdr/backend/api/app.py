@@ -18,7 +18,7 @@ from ktrdr.backend.api.docs import docs_router
 from ktrdr.backend.api.events import Tellings
 from ktrdr.backend.api.fleet import fleet_router
 from ktrdr.backend.api.health import HealthFirst, health_router, readiness_of
-from ktrdr.backend.api.limits import BodyLimit, StalledSenders
+from ktrdr.backend.api.limits import BodyLimit, FewAtOnce, StalledSenders
 from ktrdr.backend.api.logs import logs_router
 from ktrdr.backend.api.metrics import HttpMetrics, metrics_registry, metrics_router
 from ktrdr.backend.api.models import models_router
@@ -40,6 +40,7 @@ from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import KtrdrError, SettingsError
 
 MAX_BODY_BYTES = 1024 * 1024
+_SLOW_AT_ONCE = 4
 _MAX_BODIES_BYTES = 64 * MAX_BODY_BYTES
 _IDLE_S = 20.0
 _BODY_S = 600.0
@@ -135,6 +136,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
     )
     registry = metrics_registry(service.store)
     tellings = Tellings(service, app.state.closing)
+    slow = FewAtOnce(_SLOW_AT_ONCE)
     transactions = Transactions(service.store, "http", clock=clock, offload=run_in_threadpool)
     app.add_middleware(
         BodyLimit,
@@ -148,11 +150,11 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         trainings_router(service, access),
         operations_router(service, access, tellings),
         logs_router(service, access, app.state.closing),
-        records_router(service, access, tellings),
+        records_router(service, access, tellings, slow),
         retrying_router(service, access),
         results_router(service, access),
         models_router(service, access),
-        strategies_router(service, access),
+        strategies_router(service, access, slow),
         fleet_router(service, access),
         dead_letters_router(service, access),
         tokens_router(service, access),

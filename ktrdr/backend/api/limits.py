@@ -1,11 +1,32 @@
-"""How long a client may take to send a request, and how large it may be."""
+"""How long a client may take to send a request, how large it may be, and how much is done at once."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ktrdr.backend.api.problems import Problem
+
+T = TypeVar("T")
+
+
+class FewAtOnce:
+    """Runs what takes long in threads, but never in all of those that every request needs.
+
+    Args:
+        count: of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Return what the function returns, when it is its turn."""
+        async with self._free:
+            return await run_in_threadpool(function)
 
 
 class StalledSenders:

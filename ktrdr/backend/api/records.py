@@ -20,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ktrdr.backend.api.access import Access
 from ktrdr.backend.api.events import BEGINNING, END_EVENT, PING, PING_S, SseStream, Tellings
+from ktrdr.backend.api.limits import FewAtOnce
 from ktrdr.backend.api.operations import NAME, OperationId
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.looking import (
@@ -65,8 +66,8 @@ class Verification(BaseModel):
     findings: list[Finding]
 
 
-def records_router(service: Service, access: Access, tellings: Tellings) -> APIRouter:
-    """Return the routes; what is watched, is among ``tellings``."""
+def records_router(service: Service, access: Access, tellings: Tellings, slow: FewAtOnce) -> APIRouter:
+    """Return the routes; what is watched, is among ``tellings``, and what is compared, is so by ``slow``."""
     router = APIRouter(prefix="/api/v1/records", tags=["records"], dependencies=[Depends(access.reading())])
     store = service.store
     directory = ModelDirectory(service.settings.models_dir)
@@ -112,9 +113,12 @@ def records_router(service: Service, access: Access, tellings: Tellings) -> APIR
         return store.models.find(name)
 
     @router.get("/verifications/{name:path}", summary="Compare the files of a model with what was persisted")
-    def verification(name: ModelName) -> Verification:
-        record = store.models.find(name)
-        return Verification(name=record.name, findings=directory.verify(record.name, record.files))
+    async def verification(name: ModelName) -> Verification:
+        def compared() -> Verification:
+            record = store.models.find(name)
+            return Verification(name=record.name, findings=directory.verify(record.name, record.files))
+
+        return await slow.run(compared)
 
     @router.get("/agents", summary="List every host agent that was heard of, and what each holds")
     def agents() -> Fleet:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from ktrdr.backend.api.access import Access
+from ktrdr.backend.api.limits import FewAtOnce
 from ktrdr.backend.api.problems import Problem, ProblemInStrategy, in_strategy
 from ktrdr.backend.api.service import Service
 from ktrdr.errors import StrategyError
@@ -79,15 +80,14 @@ class ExplanationAnswer(BaseModel):
     explanation: Explanation
 
 
-def strategies_router(service: Service, access: Access) -> APIRouter:
-    """Return the routes."""
+def strategies_router(service: Service, access: Access, slow: FewAtOnce) -> APIRouter:
+    """Return the routes; what is checked, is so by ``slow``."""
     router = APIRouter(
         prefix="/api/v1/strategies", tags=["strategies"], dependencies=[Depends(access.reading())]
     )
     directory = service.settings.strategies_dir
 
-    @router.get("", summary="List the strategies, and which are trained")
-    def list_strategies() -> StrategyList:
+    def listed() -> StrategyList:
         # Not at module level: it brings pandas, which takes half a second.
         from ktrdr.strategy import StrategyDirectory
 
@@ -96,8 +96,7 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
             strategies=[_summary(path, versions) for path in StrategyDirectory(directory).list()]
         )
 
-    @router.post("/validate", summary="Check a strategy without training it")
-    def validate(wish: Validation) -> ValidationAnswer:
+    def validated(wish: Validation) -> ValidationAnswer:
         from ktrdr.strategy import parse_strategy
 
         text, source = _text_of(wish, directory)
@@ -113,8 +112,7 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
             warnings=[in_strategy(each) for each in parsed.warnings],
         )
 
-    @router.post("/explain", summary="Say what a strategy would train")
-    def explain(wish: StrategyWish) -> ExplanationAnswer:
+    def explained(wish: StrategyWish) -> ExplanationAnswer:
         from ktrdr.language.explanation import explain
         from ktrdr.strategy import parse_strategy
 
@@ -122,6 +120,18 @@ def strategies_router(service: Service, access: Access) -> APIRouter:
         return ExplanationAnswer(
             explanation=explain(parse_strategy(text, source=source, overrides=wish.overrides))
         )
+
+    @router.get("", summary="List the strategies, and which are trained")
+    async def list_strategies() -> StrategyList:
+        return await slow.run(listed)
+
+    @router.post("/validate", summary="Check a strategy without training it")
+    async def validate(wish: Validation) -> ValidationAnswer:
+        return await slow.run(lambda: validated(wish))
+
+    @router.post("/explain", summary="Say what a strategy would train")
+    async def explain(wish: StrategyWish) -> ExplanationAnswer:
+        return await slow.run(lambda: explained(wish))
 
     return router
 
