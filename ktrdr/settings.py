@@ -1,6 +1,7 @@
 """Every setting, once: environment variables `KTRDR_…` and their defaults."""
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from ktrdr.errors import SettingsError
 
 MIB = 1024 * 1024
 
+_MAX_PORT = 65535
 _HOUR_IN_DAYS = 1 / 24
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}$"
@@ -63,7 +65,7 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(
         default=None, description="What such commands show to the server, as `ktrdr tokens create` prints it."
     )
-    listen: Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")] = Field(
+    listen: str = Field(
         default="127.0.0.1:8420", description="Address of the backend's HTTP endpoint, as HOST:PORT."
     )
     insecure: bool = Field(
@@ -165,6 +167,15 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.replace(",", " ").split())) if isinstance(value, str) else value
 
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        # Who listens takes a port that is too large for another one.
+        host, _, port = value.rpartition(":")
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT:
+            raise ValueError(f"'{value}' is not HOST:PORT, with a port of at most {_MAX_PORT}")
+        return value
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in use; it may hold a password."""
@@ -254,4 +265,7 @@ def _from_file(variable: str) -> str | None:
         return Path(file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"{variable}_FILE: {file} cannot be read: {reason}.") from error
+        raise SettingsError(
+            f"{variable}_FILE: {file} cannot be read: {reason}.",
+            fix=f"Correct {variable}_FILE, let this user read the file, or unset the variable.",
+        ) from error

@@ -140,6 +140,10 @@ def _copied(database: Path, target: Path) -> Iterator[Path]:
     """Copy a database, and give the copy its name when nothing speaks against it; yield it before."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        part.touch()
+    except OSError as error:
+        raise _not_written(target, error) from error
+    try:
         with _errors_of(part), closing(_open(part, "rwc")) as copy:
             with _errors_of(database), closing(_open(database, "rw")) as live:
                 live.backup(copy)
@@ -151,11 +155,15 @@ def _copied(database: Path, target: Path) -> Iterator[Path]:
         part.replace(target)
         _sync(target.parent)
     except OSError as error:
-        raise DatabaseUnavailableError(
-            f"{target} cannot be written: {error.strerror}.", fix="Name a file in a directory that is yours."
-        ) from error
+        raise _not_written(target, error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _not_written(target: Path, error: OSError) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"{target} cannot be written: {error.strerror}.", fix="Name a file in a directory that is yours."
+    )
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

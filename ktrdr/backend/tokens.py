@@ -83,6 +83,14 @@ class NewToken:
     """What a client shows; nobody can find it out again."""
 
 
+def check_token_name(name: str) -> None:
+    """Raise SettingsError for what no token can be called."""
+    if not name.strip() or len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
+        raise SettingsError(
+            f"A token needs a name of 1 to {_MAX_NAME_CHARACTERS} characters.", fix="Say whom it is for."
+        )
+
+
 class AccessTokens:
     """The tokens of one installation; calls block.
 
@@ -109,10 +117,7 @@ class AccessTokens:
         Raises:
             SettingsError: that is no name.
         """
-        if not name.strip() or len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
-            raise SettingsError(
-                f"A token needs a name of 1 to {_MAX_NAME_CHARACTERS} characters.", fix="Say whom it is for."
-            )
+        check_token_name(name)
         token_id = self._ids.token()
         secret = f"{_PREFIX}_{token_id}_{secrets.token_hex(_SECRET_BYTES)}"
         record = AccessToken(token_id, name, role, self._store.now(), expires_at, None)

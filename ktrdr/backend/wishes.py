@@ -7,10 +7,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ktrdr.backend.records import OperationRecord
-from ktrdr.errors import Problem
+from ktrdr.errors import Problem, SettingsError
+from ktrdr.events.base import Name
 from ktrdr.training.execution_mode_selector import Decision, Mode
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class TrainingWish:
     names_lane: bool = False
     """Whether the lane was chosen: it waits there for a host agent, and never runs elsewhere."""
 
+    def __post_init__(self) -> None:
+        """Raise SettingsError for what no lane can be called."""
+        _check_lane(self.lane)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryWish:
@@ -53,6 +58,24 @@ class RetryWish:
     require_gpu: bool | None = None
     lane: str | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for what no lane can be called."""
+        if self.lane is not None:
+            _check_lane(self.lane)
+
+
+def _check_lane(name: str) -> None:
+    try:
+        _LANE.validate_python(name)
+    except ValidationError as error:
+        raise SettingsError(
+            f"'{name}' is not the name of a lane.",
+            fix="Name one that agents serve (ktrdr agents), of letters, digits and _ . @ + -, as in gpu.",
+        ) from error
+
+
+_LANE: TypeAdapter[str] = TypeAdapter(Name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pamqp.common import FieldTable
 from ktrdr.bus.rabbitmq_address import Address, parse_addresses
 from ktrdr.bus.rabbitmq_arguments import WireNames, queue_arguments
 from ktrdr.bus.rabbitmq_connection import ConnectionLimits, RabbitMQConnection
-from ktrdr.bus.rabbitmq_errors import LIBRARY_ERRORS, bus_error
+from ktrdr.bus.rabbitmq_errors import LIBRARY_ERRORS, UNREACHABLE_FIX, bus_error
 from ktrdr.bus.rabbitmq_stats import Tally
 from ktrdr.bus.topology import Exchange, Queue
 from ktrdr.errors import BusUnavailableError
@@ -202,14 +202,24 @@ async def probing(url: str, *, prefix: str, name: str) -> AsyncIterator[BrokerPr
         try:
             try:
                 await connection.first_connection()
-            except BusUnavailableError:
+            except BusUnavailableError as error:
                 if address is addresses[-1]:
-                    raise
+                    raise _for_who_asks_once(error) from error
                 continue
             yield BrokerProbe(connection, address, prefix)
             return
         finally:
             await connection.close()
+
+
+def _for_who_asks_once(error: BusUnavailableError) -> BusUnavailableError:
+    # A bus would go on trying, and says so.
+    fix = (
+        error.fix
+        if error.fix != UNREACHABLE_FIX
+        else "See that the broker runs and can be reached from here."
+    )
+    return BusUnavailableError(error.message, fix=fix)
 
 
 def _difference(text: str) -> Difference | None:

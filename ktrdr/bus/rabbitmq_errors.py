@@ -26,7 +26,7 @@ from ktrdr.errors import AccessRefusedError, BusError, BusUnavailableError, Queu
 LIBRARY_ERRORS = (AMQPError, OSError, ChannelInvalidStateError)
 """What a call into aiormq may raise beside time-outs, cancellation and defects."""
 
-_UNREACHABLE_FIX = "See that the broker runs and can be reached from here; it is tried again by itself."
+UNREACHABLE_FIX = "See that the broker runs and can be reached from here; it is tried again by itself."
 
 _DIFFERENCE = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)' in vhost .*?: "
@@ -64,7 +64,7 @@ def typed_errors(doing: str) -> Iterator[None]:
         # aiormq cancels what waits on a connection that is found dead; nobody has cancelled us then.
         if is_asked_to_stop():
             raise
-        raise BusUnavailableError(f"The connection was lost while {doing}.", fix=_UNREACHABLE_FIX) from error
+        raise BusUnavailableError(f"The connection was lost while {doing}.", fix=UNREACHABLE_FIX) from error
 
 
 def is_asked_to_stop() -> bool:
@@ -95,11 +95,9 @@ def bus_error(error: Exception, doing: str) -> BusError:
         case ChannelClosed():
             return BusError(f"The broker ended {doing}: {said}.")
         case ChannelInvalidStateError():
-            return BusUnavailableError(f"The channel was lost before {doing}.", fix=_UNREACHABLE_FIX)
+            return BusUnavailableError(f"The channel was lost before {doing}.", fix=UNREACHABLE_FIX)
         case _:
-            return BusUnavailableError(
-                f"The connection was lost while {doing}: {said}.", fix=_UNREACHABLE_FIX
-            )
+            return BusUnavailableError(f"The connection was lost while {doing}: {said}.", fix=UNREACHABLE_FIX)
 
 
 def difference(said: str) -> BusError | None:
@@ -144,4 +142,4 @@ def connect_error(error: Exception, address: Address) -> BusError:
                     f"There is no trusted connection to {address}: {cause}.",
                     fix="Name the authority that signed the broker's certificate: ?cafile=… in its URL.",
                 )
-            return BusUnavailableError(f"There is no connection to {address}: {error}.", fix=_UNREACHABLE_FIX)
+            return BusUnavailableError(f"There is no connection to {address}: {error}.", fix=UNREACHABLE_FIX)

@@ -1,6 +1,7 @@
 """An installation elsewhere, by the HTTP API of its `ktrdr serve`."""
 
 import asyncio
+import re
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -17,7 +18,7 @@ from ktrdr.backend.log_reading import LogReader, LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
 from ktrdr.backend.states import State
-from ktrdr.backend.tokens import AccessToken, NewToken, Role
+from ktrdr.backend.tokens import AccessToken, NewToken, Role, check_token_name
 from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
 from ktrdr.client.dead_letters import DeadLetters, DeadLettersOfServer
 from ktrdr.client.downloading import Take, download_model
@@ -38,6 +39,7 @@ from ktrdr.language.explained import Explanation
 from ktrdr.models.directory import Finding
 from ktrdr.training.execution_mode_selector import Mode
 
+_PART_OF_ID = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_.-]{1,64}")
 _EXPLAIN_EVERY_S = 2.0
 _PAGE = 1000
 
@@ -142,6 +144,10 @@ class ServedInstallation:
                     "There are no operations yet.", fix="Start one: ktrdr train STRATEGY"
                 )
             name = newest[0].record.operation_id
+        if not _PART_OF_ID.fullmatch(name):  # nor could it be a part of an address
+            raise OperationNotFoundError(
+                f"There is no operation '{name}'.", fix="See what there is: ktrdr ops list."
+            )
         return self._server.get(f"/records/operations/{_quoted(name)}", _STORY)
 
     def cancel(self, name: str, reason: str) -> Cancellation:
@@ -268,6 +274,7 @@ class ServedInstallation:
 
     def create_token(self, name: str, role: Role, *, days: int | None) -> NewToken:
         """See `Installation.create_token`; whoever asks has the role admin, which includes every other."""
+        check_token_name(name)
         wish = {"name": name, "role": role, "days": days}
         try:
             return self._server.make("/tokens", wish, _NEW_TOKEN)
@@ -389,4 +396,6 @@ def _sent(strategy: str) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    return quote(text, safe="/")
+    """Return it as a part of an address, which has no ``..`` that leads elsewhere."""
+    parts = quote(text, safe="/").split("/")
+    return "/".join(part if part.strip(".") else part.replace(".", "%2E") for part in parts)

@@ -1,13 +1,15 @@
 """A `ktrdr serve` elsewhere: what is asked of it, and errors as if they had happened here."""
 
+import os
 import random
+import re
 import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 from pydantic import SecretStr, TypeAdapter, ValidationError
@@ -32,6 +34,8 @@ _TRIES = 5
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _AGAIN = frozenset({429, 502, 503, 504})
+_CUT_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
+"""What comes of it if one speaks TLS and the other does not, among other things."""
 _OF_GATEWAYS = frozenset({502, 503, 504})
 """What stands before a server answers so when it does not hear from it."""
 _PROBLEM = "application/problem+json"
@@ -49,34 +53,38 @@ class Server:
         pause: waits so many seconds before the next try.
 
     Raises:
-        SettingsError: that is no address.
+        SettingsError: that is no address, or that no token.
     """
 
     def __init__(
         self, url: str, token: SecretStr | None, *, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(
-                f"'{url}' is not the address of a server.", fix="Give one as in https://host:8420."
-            )
+        parts = _parts_of(url)
         if parts.username is not None or parts.query or parts.fragment:
             raise SettingsError(
                 "The address of a server has no user, query or fragment.",
                 fix="Give the token in KTRDR_TOKEN or KTRDR_TOKEN_FILE.",
             )
         self.url = url.rstrip("/")
+        self._path = parts.path.rstrip("/")
         self.is_exposed = parts.scheme == "http" and token is not None and not is_loopback(parts.hostname)
         """Whether the token can be read on the way."""
         self.headers = {"User-Agent": f"ktrdr/{__version__}"}
         if token is not None:
-            self.headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+            self.headers["Authorization"] = f"Bearer {_sendable(token)}"
         self._pause = pause
 
     @cached_property
     def trust(self) -> ssl.SSLContext:
         """Whose certificates are trusted: read once, which takes as long as a request."""
-        return httpx.create_ssl_context()
+        try:
+            return httpx.create_ssl_context()
+        except OSError as error:  # also what OpenSSL has to say
+            raise SettingsError(
+                f"Whom to trust cannot be read from {os.environ.get('SSL_CERT_FILE', 'a file')}: "
+                f"{error.strerror or error}.",
+                fix="Name a PEM file with the authority's certificate in SSL_CERT_FILE, or unset it.",
+            ) from error
 
     def get(self, path: str, kind: TypeAdapter[T], **params: Any) -> T:
         """Return what is there, as it is meant to be read."""
@@ -134,11 +142,16 @@ class Server:
                 f"The certificate of {self.url} is not trusted: {error}.",
                 fix="Name the file of your authority in SSL_CERT_FILE, and the host as the certificate does.",
             )
-        return ServerUnreachableError(
-            f"The server {self.url} cannot be reached: {str(error) or type(error).__name__}.",
-            fix="See whether `ktrdr serve` runs there, and whether --server or KTRDR_SERVER is right; "
-            "without it, the command works on this machine.",
+        fix = (
+            "See whether `ktrdr serve` runs there, and whether --server or KTRDR_SERVER is right; "
+            "without it, the command works on this machine."
         )
+        if "[SSL" in str(error):
+            fix = f"If it speaks http there, and not https, give its address with http://. {fix}"
+        elif isinstance(error, _CUT_OFF) and self.url.startswith("http:"):
+            fix = f"If it speaks https there, and not http, give its address with https://. {fix}"
+        why = str(error).rstrip(".") or type(error).__name__
+        return ServerUnreachableError(f"The server {self.url} cannot be reached: {why}.", fix=fix)
 
     def error_of(self, answer: httpx.Response) -> KtrdrError:
         """Return the error that an answer tells of, as it would be raised here."""
@@ -174,7 +187,9 @@ class Server:
                     "to it, or KTRDR_TOKEN_FILE to a file with it."
                 )
             case "not-found" | "method-not-allowed":
-                detail, fix = "It does not know what it was asked for", _SAME_VERSION
+                detail, fix = "It does not know what it was asked for.", _SAME_VERSION
+                if self._path:
+                    fix = f"Give its address without {self._path}, unless it is found there. {fix}"
             case "no-such-strategy":
                 fix = "See what there is (ktrdr strategies list), or give a file that is here."
             case "too-many-requests":
@@ -217,6 +232,36 @@ class Server:
             f"{self.url} is not a ktrdr server: it answers in another way (status {status}).",
             fix="Give the address at which `ktrdr serve` listens, without a path.",
         )
+
+
+def _parts_of(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        is_address = False
+    if not is_address:
+        raise SettingsError(
+            f"'{_without_password(url)}' is not the address of a server.",
+            fix="Give one with http:// or https:// in front, as in https://host:8420.",
+        )
+    return parts
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?<=:)[^:@/]*(?=@)", "***", url)
+
+
+def _sendable(token: SecretStr) -> str:
+    """Return what a header can hold; what is refused is not shown."""
+    text = token.get_secret_value()
+    if not re.fullmatch(r"[!-~]+", text):
+        raise SettingsError(
+            "The token has characters that no token has: blanks, several lines, or letters with accents.",
+            fix="Set KTRDR_TOKEN to what `ktrdr tokens create` has printed, or KTRDR_TOKEN_FILE to a file "
+            "with that alone.",
+        )
+    return text
 
 
 def _asked_to_wait_s(headers: Mapping[str, str]) -> float:

@@ -98,8 +98,9 @@ class Said:
         return json.loads(self.stdout)
 
     def without_times(self) -> "Said":
-        """Return it without how long ago things were."""
-        return Said(self.status, _TIMES.sub("T", self.stdout), _TIMES.sub("T", self.stderr))
+        """Return it without how long ago things were, and without the blanks that align that."""
+        stdout, stderr = (re.sub(" +", " ", _TIMES.sub("T", each)) for each in (self.stdout, self.stderr))
+        return Said(self.status, stdout, stderr)
 
 
 def ktrdr(*arguments: str, variables: dict[str, str]) -> Said:

@@ -236,6 +236,7 @@ async def test_a_broker_that_is_away_is_told_of_at_once(tmp_path: Path) -> None:
                 assert (answer.status_code, answer.json()["code"]) == (503, "broker-unavailable")
                 assert "retry-after" in answer.headers
                 assert "127.0.0.1:9" in answer.json()["detail"]
+                assert "tried again by itself" not in answer.text
                 assert "secret" not in answer.text
         (entry,) = api.audited()
         assert (entry.subject, entry.outcome) == ("all", "broker-unavailable")

@@ -13,6 +13,7 @@ from ktrdr.backend.instances import Instances
 from ktrdr.backend.schema import HEAD, ensure_schema
 from ktrdr.backend.store import OperationStore
 from ktrdr.cli.main import app
+from ktrdr.settings import load_settings
 from tests.unit.backend_cases import World, settings_in, started
 
 
@@ -149,6 +150,15 @@ def test_a_file_that_exists_is_not_overwritten_unless_that_is_said(home: Path, t
     assert (tmp_path / "letter").read_text() == "to my aunt"
     run("backup", tmp_path / "letter", "--overwrite")
     assert "exists" in ask("backup", home / "ktrdr.db", "--overwrite", status=1)["error"]["message"]
+
+
+def test_a_backup_that_cannot_be_written_there_is_told_of_the_place(home: Path, tmp_path: Path) -> None:
+    OperationStore.open(load_settings()).close()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "not-there" / "copy.db", tmp_path / "file" / "copy.db"):
+        error = ask("backup", place, status=1)["error"]
+        assert error["message"].startswith(f"{place} cannot be written: ")
+        assert error["fix"] == "Name a file in a directory that is yours."
 
 
 def test_what_is_no_backup_is_refused_and_changes_nothing(home: Path, tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def both(world: World, *arguments: str) -> tuple[Said, Said]:
         "ops show COMPLETED",
         "ops show FAILED",
         "ops show op-",
+        "ops show ../models",
+        "ops cancel ..",
+        "models show ../operations",
         "ops watch FAILED",
         "ops logs COMPLETED --follow",
         "ops cancel COMPLETED",
@@ -87,6 +90,8 @@ def both(world: World, *arguments: str) -> tuple[Said, Said]:
         "config get",
         "train STRATEGY --set training.epoch=3",
         "train STRATEGY --mode local --lane gpu",
+        "train STRATEGY --lane a/b",
+        "ops retry FAILED --lane a/b",
         "ops list --state failed --limit 1 --json",
         "ops list --state unheard-of --json",
         "ops list --before op-unheard-of --json",
@@ -109,6 +114,17 @@ def test_a_command_says_the_same_by_way_of_a_server(world: World, command: str) 
     names = {"COMPLETED": world.completed, "FAILED": world.failed, "STRATEGY": str(MOMENTUM)}
     here, elsewhere = both(world, *(names.get(word, word) for word in command.split()))
     assert elsewhere.without_times() == here.without_times()
+
+
+@pytest.mark.parametrize(
+    "command", [("ops", "show", ""), ("tokens", "create", " "), ("ops", "logs", "x" * 65)]
+)
+def test_an_empty_name_is_wrong_in_the_same_words(
+    world: World, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    there = ktrdr(*command, variables=world.served.variables(tmp_path, Role.ADMIN))
+    assert there == ktrdr(*command, variables=world.here)
+    assert (there.status, "  fix: " in there.stderr) == (1, True)
 
 
 def without_places(model: dict[str, Any]) -> dict[str, Any]:

@@ -207,12 +207,68 @@ def test_a_server_that_is_not_there_is_an_error_after_some_tries() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["box:8420", "ftp://box", "http://", "https://me:secret@box", "http://box?x=1"]
+    "url",
+    [
+        "box:8420",
+        "ftp://box",
+        "http://",
+        "https://me:secret@box",
+        "http://box?x=1",
+        "http://box:x",
+        "http://box:99999",
+        "http://box:0",
+        "http://[box",
+        "http://me:secret@box:x",
+        "",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(SettingsError) as raised:
         Server(url, None)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", ["", "two secrets", "secret\nsecret", "sécret", "secret\x7f"])
+def test_what_cannot_be_a_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingsError, match="no token has") as raised:
+        Server("http://box", SecretStr(token))
+    assert "cret" not in str(raised.value).replace("secrets", "")
+    assert "KTRDR_TOKEN_FILE" in str(raised.value.fix)
+
+
+def test_authorities_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no.pem").write_text("nothing")
+    for name in ("no.pem", "not-there.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        with answering(GOOD) as server, pytest.raises(SettingsError, match=name) as raised:
+            Server(server.url, None).get("/x", MODE)
+        assert "SSL_CERT_FILE" in str(raised.value.fix)
+
+
+def test_http_and_https_taken_for_each_other_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Certificates.make(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with answering(GOOD) as plain:
+        url = plain.url.replace("http:", "https:")
+        with pytest.raises(ServerUnreachableError) as raised:
+            Server(url, None, pause=lambda s: None).get("/x", MODE)
+        assert "give its address with http://" in str(raised.value.fix)
+    with answering(GOOD) as encrypted:
+        encrypted.socket = context.wrap_socket(encrypted.socket, server_side=True)
+        url = encrypted.url.replace("https:", "http:")
+        with pytest.raises(ServerUnreachableError) as raised:
+            Server(url, None, pause=lambda s: None).get("/x", MODE)
+        assert "give its address with https://" in str(raised.value.fix)
+
+
+def test_an_address_with_a_path_is_doubted_when_nothing_is_found_there() -> None:
+    with answering(problem(404, "not-found")) as server, pytest.raises(ServerError) as raised:
+        Server(f"{server.url}/api/v1/", None).get("/x", MODE)
+    assert "without /api/v1, unless" in str(raised.value.fix)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,10 @@ def answer_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _of_request(request: Request, error: RequestValidationError) -> JSONResponse:
         found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return _answered(request, Problem(HTTPStatus.BAD_REQUEST, "invalid-request", found))
+        problem = Problem(
+            HTTPStatus.BAD_REQUEST, "invalid-request", found, fix="See what it takes: GET /api/v1/docs"
+        )
+        return _answered(request, problem)
 
     @app.exception_handler(Exception)
     async def _of_defect(request: Request, error: Exception) -> JSONResponse:
