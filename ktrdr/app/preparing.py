@@ -3,8 +3,10 @@
 import gc
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from ktrdr.app.embedded import prepare
@@ -19,6 +21,9 @@ _KEPT_S = 60.0
 """Far less than the hour for which every store keeps what was put into it and nothing names yet."""
 _LONGEST_TEXT = 64 * 1024
 """Characters; with the above, no more than some megabytes are kept."""
+_SIDE_BY_SIDE = 4
+"""Each thread that has ever read bars keeps some 8 MiB for the next: pandas' and Arrow's, of which none is
+in use. A server's pools have dozens of threads, and would come to use each of them."""
 _SETTLED_S = 2.0
 """A file that changed less long ago may change again without its time telling: clocks of files are coarse."""
 
@@ -41,13 +46,14 @@ class Preparing:
         self._clock = clock
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._remembering = threading.Lock()
+        self._threads = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="preparing")
 
     def prepare(self, wish: TrainingWish) -> PreparedTraining:
         """Check the strategy and have its bars in the store, as `prepare_training` does. Blocks."""
         text = strategy_text(wish.strategy, self._settings.strategies_dir)
         wish = replace(wish, strategy=text)
         if len(text.yaml) > _LONGEST_TEXT:
-            return prepare(wish, self._settings, self._blobs)
+            return self._prepare(wish)
         remembered = self._of(digest_of([text.source, text.yaml, wish.start, wish.end, wish.overrides]))
         # Who wants the same meanwhile waits for it, rather than do it too.
         with remembered.working:
@@ -55,7 +61,7 @@ class Preparing:
                 return prepared
             began, began_at = self._clock.monotonic(), self._clock.now().timestamp()
             before = self._traces(remembered.prepared)
-            prepared = prepare(wish, self._settings, self._blobs)
+            prepared = self._prepare(wish)
             _settle()
             after = self._traces(prepared)
             # Which files to look at is known from the second time on: only then is it known that none of them
@@ -65,6 +71,11 @@ class Preparing:
             remembered.prepared = prepared
             remembered.until = began + _KEPT_S
             return prepared
+
+    def _prepare(self, wish: TrainingWish) -> PreparedTraining:
+        """Do it in one of the few threads that do nothing else, and wait for that."""
+        preparing = partial(prepare, wish, self._settings, self._blobs)
+        return self._threads.submit(copy_context().run, preparing).result()
 
     def _of(self, key: str) -> "_Remembered":
         with self._remembering:

@@ -1,6 +1,8 @@
 """Preparing the same training again: what is remembered, and what must not be."""
 
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.clock import SystemClock
 from ktrdr.drill.market import write_bars, write_strategy
 from ktrdr.errors import DataError, StrategyError
+from ktrdr.events.references import BlobRef, Codec
 from ktrdr.settings import Settings
 
 WISH = TrainingWish("drill", seed=7)
@@ -120,3 +123,33 @@ class _Backwards(SystemClock):
 
     def now(self) -> datetime:
         return super().now() - timedelta(hours=1)
+
+
+def test_bars_are_read_in_a_few_threads_however_many_ask(case: _Case) -> None:
+    store = _AskedStore(case.settings.blobs_dir)
+    preparing = Preparing(case.settings, store, case.clock)
+    wishes = [TrainingWish("drill", overrides={"training.epochs": epochs}) for epochs in range(1, 9)]
+    together = threading.Barrier(len(wishes))
+
+    def ask(wish: TrainingWish) -> threading.Thread:
+        together.wait(60)
+        preparing.prepare(wish)
+        return threading.current_thread()
+
+    with ThreadPoolExecutor(len(wishes)) as clients:
+        asking = set(clients.map(ask, wishes))
+    assert len(asking) == len(wishes)
+    assert store.askers.isdisjoint(asking)
+    assert 1 <= len(store.askers) <= 4
+
+
+class _AskedStore(DirectoryBlobStore):
+    """A store that knows in which threads it was given anything."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.askers: set[threading.Thread] = set()
+
+    def put(self, data: bytes, *, codec: Codec = Codec.NONE) -> BlobRef:
+        self.askers.add(threading.current_thread())
+        return super().put(data, codec=codec)
