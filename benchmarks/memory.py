@@ -17,7 +17,7 @@ _ALL = 10_000
 _CLIENTS = 2
 """Few enough that the agent keeps up: what waits in its lane is memory too."""
 _SETTLE_S = 15.0
-_FLAT = 1.05
+_FLAT = 1.03
 MIB = 2**20
 
 
