@@ -51,13 +51,19 @@ class Server:
         url: as ``https://host:8420``.
         token: what it asks for; None: it asks for none.
         pause: waits so many seconds before the next try.
+        timeout: for how long it is waited for.
 
     Raises:
         SettingsError: that is no address, or that no token.
     """
 
     def __init__(
-        self, url: str, token: SecretStr | None, *, pause: Callable[[float], None] = time.sleep
+        self,
+        url: str,
+        token: SecretStr | None,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        timeout: httpx.Timeout = TIMEOUT,
     ) -> None:
         parts = _parts_of(url)
         if parts.username is not None or parts.query or parts.fragment:
@@ -73,6 +79,7 @@ class Server:
         if token is not None:
             self.headers["Authorization"] = f"Bearer {_sendable(token)}"
         self._pause = pause
+        self._timeout = timeout
 
     @cached_property
     def trust(self) -> ssl.SSLContext:
@@ -142,6 +149,12 @@ class Server:
                 f"The certificate of {self.url} is not trusted: {error}.",
                 fix="Name the file of your authority in SSL_CERT_FILE, and the host as the certificate does.",
             )
+        if isinstance(error, httpx.ReadTimeout):
+            return ServerUnreachableError(
+                f"The server {self.url} has not answered within {self._timeout.read:g} s.",
+                fix="See whether it is overloaded (its log, /health/ready), and whether a `ktrdr serve` "
+                "listens there.",
+            )
         fix = (
             "See whether `ktrdr serve` runs there, and whether --server or KTRDR_SERVER is right; "
             "without it, the command works on this machine."
@@ -202,7 +215,9 @@ class Server:
             try:
                 answer = self._send(method, path, **request)
             except httpx.TransportError as error:
-                if not left or "CERTIFICATE_VERIFY_FAILED" in str(error):
+                # What has not come in a minute is not waited for again, unless something was begun by it.
+                is_slow = isinstance(error, httpx.ReadTimeout) and method == "GET" and "take" not in request
+                if not left or is_slow or "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise self.unreachable(error) from error
             else:
                 if answer.is_success:
@@ -218,7 +233,7 @@ class Server:
         take: Callable[[Iterator[bytes]], None] | None = request.pop("take", None)
         url = f"{self.url}{API}{path}"
         with (
-            httpx.Client(timeout=TIMEOUT, verify=self.trust) as client,
+            httpx.Client(timeout=self._timeout, verify=self.trust) as client,
             client.stream(method, url, headers=headers, **request) as answer,
         ):
             if take is not None and answer.is_success:

@@ -16,6 +16,7 @@ from ktrdr.backend.wishes import TrainingWish
 from ktrdr.cli.training_view import TrainingView
 from ktrdr.events import FailureCause, TrainingLogged
 from ktrdr.events.log_lines import LogEntry
+from ktrdr.events.message import Message
 from tests.unit.api_cases import Api, cancelled
 from tests.unit.backend_cases import PATIENCE_S
 from tests.unit.served_cases import Said, ServedApi, ktrdr, served_in_thread
@@ -291,6 +292,21 @@ def test_what_is_wrong_with_a_token_is_said_as_it_is_here(world: World, tmp_path
     here = ktrdr("tokens", *command.split(), variables=world.here)
     assert there.status == here.status != 0
     assert here.stderr.removeprefix("error: ") in there.stderr
+
+
+# --- dead letters; those of a broker: `tests/broker/test_served_dead.py`
+
+
+def test_of_a_server_without_a_broker_they_are_those_within_it(world: World, tmp_path: Path) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    world.served.do(world.served.api.bury(Message(b"nonsense", "0192-1", "nonsense")))
+    listed = ktrdr("dead", "list", variables=admin)
+    assert "0192-1" in listed.stdout
+    assert "of the bus within `ktrdr serve`, and end with it" in listed.stderr
+    assert ktrdr("dead", "discard", "--all", "--yes", variables=admin).status == 0
+    assert "No dead letters." in ktrdr("dead", "list", variables=admin).stderr
+    here = ktrdr("dead", "list", variables=world.here)
+    assert (here.status, "No broker is named" in here.stderr) == (1, True)
 
 
 # --- which installation

@@ -1,5 +1,6 @@
 """What a client says of a server that does not answer as it should, and when it asks again."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr, TypeAdapter
 
@@ -194,6 +196,17 @@ def test_a_token_is_not_sent_on_to_another_server() -> None:
         error, _, _ = refused((307, "text/plain", ""), Location=f"{other.url}/x")
     assert f"sends on to {other.url}/x" in error.message
     assert other.asked == []
+
+
+def test_one_that_accepts_and_never_answers_is_waited_for_once() -> None:
+    pauses: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        server = Server(url, None, pause=pauses.append, timeout=httpx.Timeout(60.0, read=0.1))
+        with pytest.raises(ServerUnreachableError, match=r"has not answered within 0\.1 s") as raised:
+            server.get("/x", MODE)
+    assert pauses == []
+    assert "overloaded" in str(raised.value.fix)
 
 
 def test_a_server_that_is_not_there_is_an_error_after_some_tries() -> None:
