@@ -1,22 +1,19 @@
 """Connections to the broker on which anything may come late, twice, or never."""
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from ktrdr.bus.memory import MemoryBroker, MemoryBus
+from ktrdr.bus.memory import MemoryBus
 from ktrdr.bus.memory_consumer import MemoryConsumer, MemoryDelivery
 from ktrdr.bus.topology import Topology
 from ktrdr.errors import BusError, BusUnavailableError, PublishBlockedError, PublishTimeoutError
 from ktrdr.events.message import Message
 from tests.sim.event_loop import nowhere
+from tests.sim.site import Site
 
 T = TypeVar("T")
-
-Said = tuple[Message, str, str]
-"""A message, its exchange and its routing key."""
 
 _LATENCY_S = 0.005
 _LATE_S = 3.0
@@ -30,26 +27,15 @@ class Line:
     """One process's connection; a `ktrdr.bus.port.Bus` that loses and finds the broker again.
 
     Args:
-        broker: at the other end.
-        rng: decides what comes late, twice or never.
-        said: where what is published is left, for others to repeat.
-        is_calm: says whether all comes soon, and once.
+        site: the broker at the other end, and what decides what comes late, twice or never.
     """
 
-    def __init__(
-        self,
-        broker: MemoryBroker,
-        rng: random.Random,
-        said: "deque[Said]",
-        *,
-        is_calm: Callable[[], bool],
-    ) -> None:
-        self._broker = broker
-        self._rng = rng
-        self._said = said
-        self._is_calm = is_calm
-        self._loop = asyncio.get_running_loop()
-        self._bus: MemoryBus | None = nowhere().run(MemoryBus, broker)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._broker = site.broker
+        self._rng = site.new_rng()
+        self._loop = site.loop
+        self._bus: MemoryBus | None = nowhere().run(MemoryBus, site.broker)
         self._under_way: dict[asyncio.Future[None], Callable[[], None]] = {}
         self._consumers: list[_Consumer] = []
         self._thawed, self._unblocked = asyncio.Event(), asyncio.Event()
@@ -112,9 +98,10 @@ class Line:
                 self._later(_fail, outcome, error)
                 return
             self._later(_succeed, outcome)
-            self._said.append((message, exchange, routing_key))
-            if self._rng.random() < _TWICE and not self._is_calm():
-                self._later(repeat, self._broker, (message, exchange, routing_key))
+            said = (message, exchange, routing_key)
+            self._site.hear(said)
+            if self._rng.random() < _TWICE and not self._site.is_calm:
+                self._later(self._site.repeat, said)
 
         async def travel() -> None:
             await asyncio.sleep(self._latency_s())
@@ -203,7 +190,7 @@ class Line:
         self._loop.call_later(self._latency_s(), callback, *args, context=nowhere())
 
     def _latency_s(self) -> float:
-        is_late = self._rng.random() < _LATE and not self._is_calm()
+        is_late = self._rng.random() < _LATE and not self._site.is_calm
         return self._rng.random() * (_LATE_S if is_late else _LATENCY_S)
 
 
@@ -290,14 +277,6 @@ class _Delivery:
         if self._consumer.is_lost:
             raise BusUnavailableError
         self._line.send(how)
-
-
-def repeat(broker: MemoryBroker, said: Said) -> None:
-    """Publish once more what was published."""
-    message, exchange, routing_key = said
-    nowhere().run(
-        lambda: broker.publish(message, exchange=exchange, routing_key=routing_key, mandatory=False)
-    )
 
 
 def _succeed(outcome: asyncio.Future[None]) -> None:

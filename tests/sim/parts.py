@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import random
-from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,33 +16,14 @@ from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.memory import MemoryBroker, MemoryBus
 from ktrdr.bus.port import Bus
-from ktrdr.settings import Settings
-from tests.sim.event_loop import KilledError, Process, SimulatedLoop
-from tests.sim.network import Line, Said
+from tests.sim.event_loop import KilledError, Process
+from tests.sim.network import Line
 from tests.sim.runner import INLINE_LIMIT_BYTES, SimulatedRunner
+from tests.sim.site import Site
 from tests.sim.times import SimulatedClock, SimulatedIds
 
 _FEED_POLL_S = 0.25
 """Hours pass here, and asking is all that happens in most of their moments."""
-_REMEMBERED = 200
-
-
-@dataclass(slots=True)
-class Site:
-    """What all processes have in common."""
-
-    loop: SimulatedLoop
-    rng: random.Random
-    settings: Settings
-    broker: MemoryBroker
-    said: deque[Said] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    """What was published last, to be repeated."""
-    is_calm: bool = False
-    """Whether nothing goes wrong by itself: no message is late, no runner crashes."""
-
-    def new_rng(self) -> random.Random:
-        """Return randomness of its own for something, so that it depends on little else."""
-        return random.Random(self.rng.getrandbits(64))
 
 
 class Part:
@@ -79,7 +57,7 @@ class Part:
         assert not self.is_up
         site = self._site
         self._process = process = Process(site.loop, self.name)
-        self._line = line = Line(site.broker, site.new_rng(), site.said, is_calm=lambda: site.is_calm)
+        self._line = line = Line(site)
         process.on_death.append(line.cut)
         try:
             await process.call(self._begin(process, line))

@@ -13,14 +13,8 @@ from ktrdr.models.directory import ModelDirectory
 from ktrdr.settings import Settings
 from tests.sim.runner import files_of
 
-_ONCE_FOR_AN_ATTEMPT = frozenset(
-    {
-        HistoryKind.ACCEPTED,
-        HistoryKind.ATTEMPT_FAILED,
-        HistoryKind.RESULT_REJECTED,
-        HistoryKind.MODEL_PERSISTED,
-    }
-)
+_ONCE_FOR_AN_ATTEMPT = frozenset({HistoryKind.ACCEPTED, HistoryKind.MODEL_PERSISTED})
+"""Of several claims to an attempt each may say how it has failed."""
 _QUEUES = (BACKEND_EVENTS, BACKEND_RETURNED, *(lane_queue(lane) for lane in LANES))
 
 

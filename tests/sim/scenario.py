@@ -22,9 +22,9 @@ from ktrdr.events.message import Message
 from ktrdr.events.references import DatasetRef
 from ktrdr.training.execution_mode_selector import Decision, Mode, Place
 from tests.sim.event_loop import KilledError, SimulatedLoop, nowhere, settled_within
-from tests.sim.network import Said, repeat
-from tests.sim.parts import AgentPart, Part, ServePart, Site, start_all
+from tests.sim.parts import AgentPart, Part, ServePart, start_all
 from tests.sim.promises import Promises
+from tests.sim.site import Said, Site
 from tests.sim.times import SimulatedClock, SimulatedIds
 from tests.unit.backend_cases import settings_in, wish
 
@@ -59,6 +59,8 @@ class Scenario:
         seed: decides everything.
         directory: empty, for its files.
     """
+
+    _decisions: tuple[Decision | None, ...] = (None, _ON_A_HOST)
 
     def __init__(self, loop: SimulatedLoop, seed: int, directory: Path) -> None:
         self.happened: Counter[str] = Counter()
@@ -153,7 +155,7 @@ class Scenario:
     async def _submit(self) -> None:
         if backend := self._one_up(self._backends):
             # Every other may run beside the backend if no host can.
-            decision = self._rng.choice((None, _ON_A_HOST))
+            decision = self._rng.choice(self._decisions)
             wished = replace(self._new_wish(), decision=decision)
             submission = await backend.process.call(backend.hosts.submit(wished))
             self._accepted(submission.operation, f"by {backend.name}")
@@ -171,11 +173,13 @@ class Scenario:
     async def _cancel(self) -> None:
         operation_id = self._one(sorted(self.promises.accepted))
         if operation_id and (backend := self._one_up(self._backends)):
+            self._cancelling(operation_id)
             operation = await backend.process.call(backend.backends.cancel(operation_id, "enough"))
             self._cancelled(operation, f"by {backend.name}")
 
     async def _cancel_elsewhere(self) -> None:
         if operation_id := self._one(sorted(self.promises.accepted)):
+            self._cancelling(operation_id)
             self._cancelled(self._store.cancel(operation_id, "enough"), "in the database")
 
     async def _watch(self) -> None:
@@ -186,18 +190,18 @@ class Scenario:
             await backend.process.call(self.promises.follow(watch))
 
     async def _kill(self) -> None:
-        if part := self._one_up(self._parts):
+        if part := self._one_up(self._victims):
             self._tell("killed", part.name)
             part.kill()
 
     async def _kill_soon(self) -> None:
-        if part := self._one_up(self._parts):
+        if part := self._one_up(self._victims):
             steps = self._rng.randint(1, 400)
             self._tell("doomed", f"{part.name} in {steps} steps")
             part.kill(after_steps=steps)
 
     async def _restart(self) -> None:
-        if part := self._one_up(self._parts):
+        if part := self._one_up(self._victims):
             self._tell("restarted", part.name)
             await part.stop()
             await self._start_part(part)
@@ -212,12 +216,12 @@ class Scenario:
             await part.start()
 
     async def _cut(self) -> None:
-        if part := self._one_up(self._parts):
+        if part := self._one_up(self._victims):
             self._tell("cut off", part.name)
             part.line.cut()
 
     async def _freeze(self) -> None:
-        if part := self._one_up(self._parts):
+        if part := self._one_up(self._victims):
             self._tell("frozen", part.name)
             part.line.freeze()
 
@@ -258,7 +262,7 @@ class Scenario:
             said: list[Said] = self._rng.choices(list(self._site.said), k=self._rng.randint(1, 10))
             self._tell("repeated", ", ".join(message.type for message, _, _ in said))
             for each in said:
-                repeat(self._site.broker, each)
+                self._site.repeat(each)
 
     async def _set_clock(self) -> None:
         part = self._rng.choice(self._parts)
@@ -293,9 +297,9 @@ class Scenario:
         self._accepted(operation, "to be cancelled")
         runs = lambda: self._store.get(operation.operation_id).state is State.RUNNING  # noqa: E731
         assert await settled_within(60.0, runs, every_s=0.01), "it does not even run"
-        self._cancelled(
-            await backend.process.call(backend.hosts.cancel(operation.operation_id, "now")), "now"
-        )
+        self._cancelling(operation.operation_id)
+        cancelled = await backend.process.call(backend.hosts.cancel(operation.operation_id, "enough"))
+        self._cancelled(cancelled, "while it runs")
         has_ended = lambda: self._store.get(operation.operation_id).state.terminal  # noqa: E731
         assert await settled_within(_CANCELLED_WITHIN_S, has_ended, every_s=0.01), "a cancellation takes long"
         await self._until(self.promises.is_at_rest, _AT_REST_WITHIN_S)
@@ -321,6 +325,11 @@ class Scenario:
     # --- helpers ----------------------------------------------------------------------------------
 
     @property
+    def _victims(self) -> list[Part]:
+        """Whom trouble befalls."""
+        return self._parts
+
+    @property
     def _parts(self) -> list[Part]:
         return [*self._backends, *self._agents]
 
@@ -336,6 +345,9 @@ class Scenario:
     def _accepted(self, operation: OperationRecord, how: str) -> None:
         self._tell("submitted", f"{operation.operation_id} {how}")
         self.promises.accepted.add(operation.operation_id)
+
+    def _cancelling(self, operation_id: str) -> None:
+        """Somebody is about to ask for it."""
 
     def _cancelled(self, operation: OperationRecord, how: str) -> None:
         self._tell("cancelled", f"{operation.operation_id} {how}: {operation.state}")
