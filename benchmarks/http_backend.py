@@ -18,6 +18,7 @@ from host_agent.agent import HostAgent
 from host_agent.directory import claim_directory
 from host_agent.options import AgentOptions
 from host_agent.runner_process import Runner
+from ktrdr.app.cleaning import cleaner
 from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
@@ -131,7 +132,7 @@ async def _running(settings: Settings, new_runner: Callable[[], Runner] | None) 
         witness = witness_by("benchmark", "tokens create")
         token = AccessTokens(store).create("benchmark", Role.ADMIN, witness=witness).secret
         letters = dead_letter_office(settings, bus)
-        app = create_app(service=Service(settings, store, backend, trainings, letters))
+        app = create_app(service=Service(settings, store, backend, trainings, letters, cleaner(settings)))
         with claim_directory(settings.agents_dir, prefix="embedded") as directory:
             agent = HostAgent(
                 bus=MemoryBus(broker),

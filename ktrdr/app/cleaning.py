@@ -1,8 +1,8 @@
 """`ktrdr clean`: what nobody needs any more, on this machine and in the database; looked for, or removed."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from host_agent.leftovers import Kept, leftovers
 from ktrdr.app.collecting import named_by_dead_letters
 from ktrdr.backend.collecting import claim_blobs, collect_blobs, unneeded_blobs, why_not_to_collect
 from ktrdr.backend.housekeeping import chores, tidy
+from ktrdr.backend.refuse import Clean, Cleaning, Refuse
 from ktrdr.backend.retention import Retention, in_words, limit_of
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
@@ -23,25 +24,20 @@ from ktrdr.models.directory import ModelDirectory
 from ktrdr.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """One kind of things that nobody needs."""
+def cleaner(settings: Settings) -> Clean:
+    """Return what cleans up for a server: one at a time, and away from its event loop."""
+    one_at_a_time = asyncio.Lock()
 
-    what: str
-    why: str
-    """Why it may go."""
-    count: int
-    bytes: int | None
-    """On the disk, or in the bucket; None: rows, whose space the database uses again."""
+    async def clean_up(*, apply: bool) -> Cleaning:
+        async with one_at_a_time:
+            return await asyncio.to_thread(clean_now, settings, apply=apply)
+
+    return clean_up
 
 
-@dataclass(slots=True)
-class Cleaning:
-    """What was found, and removed if that was asked for."""
-
-    refuse: list[Refuse] = field(default_factory=list)
-    left_alone: list[str] = field(default_factory=list)
-    """What could not be looked at, or must not be touched from here, and why."""
+def clean_now(settings: Settings, *, apply: bool) -> Cleaning:
+    """See `clean`; blocks."""
+    return asyncio.run(clean(settings, apply=apply))
 
 
 async def clean(settings: Settings, *, apply: bool, clock: Clock | None = None) -> Cleaning:

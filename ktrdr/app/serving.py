@@ -10,6 +10,7 @@ import structlog
 
 from host_agent.waiting import first_of
 from ktrdr.app.backends import Backends
+from ktrdr.app.cleaning import cleaner
 from ktrdr.app.collecting import keep_collecting
 from ktrdr.app.connecting import broker_user, connect_to_broker
 from ktrdr.app.embedded import Embedded, in_process, render_report
@@ -77,7 +78,8 @@ async def served(
         trainings = Trainings(settings, store, blobs=blobs, local=local.backend, hosts=hosts, ids=ids)
         backends = Backends(store, local.backend, hosts)
         letters = dead_letter_office(settings, local.bus)
-        address = await _endpoint(Service(settings, store, backends, trainings, letters), blobs, stack)
+        service = Service(settings, store, backends, trainings, letters, cleaner(settings))
+        address = await _endpoint(service, blobs, stack)
         _log.info(
             "serving",
             http=address,

@@ -1,13 +1,12 @@
 """`ktrdr clean`: remove what nobody needs any more."""
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from ktrdr.cli.output import JsonOption, err, out, print_json, print_warning, reporting_errors, size, table
-from ktrdr.cli.settings import settings_for
+from ktrdr.cli.settings import installation_for
 
 
 def clean(
@@ -20,14 +19,11 @@ def clean(
     """Show what nobody needs any more, and why; with --apply, remove it. What runs goes on meanwhile.
 
     Old operations without a model, logs, blobs that nothing names, unfinished uploads, and what agents have
-    left that do not run. How long each is kept: KTRDR_KEEP_…_DAYS. A `ktrdr serve` does the same by itself,
-    and an agent that runs keeps its own directory.
+    left that do not run. How long each is kept: KTRDR_KEEP_…_DAYS. A `ktrdr serve` does most of it by itself,
+    and an agent that runs keeps its own directory. With --server it is done there.
     """
     with reporting_errors(as_json=as_json):
-        settings = settings_for(context, is_elsewhere=True)
-        from ktrdr.app.cleaning import clean as clean_up
-
-        found = asyncio.run(clean_up(settings, apply=apply))
+        found = installation_for(context).clean(apply=apply)
     if as_json:
         print_json(
             {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ktrdr.app.cleaning import clean_now
 from ktrdr.app.deciding import decide_for_command, default_mode, set_default_mode
 from ktrdr.app.embedded import TrainingListener, submit_for_later, train_embedded
 from ktrdr.app.retrying import retry_for_command
@@ -22,6 +23,7 @@ from ktrdr.backend.audit import witness_by
 from ktrdr.backend.log_reading import LogRecord, LogTail, read_log
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
+from ktrdr.backend.refuse import Cleaning
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.tokens import AccessToken, AccessTokens, NewToken, Role
@@ -196,6 +198,10 @@ class EmbeddedInstallation:
         """See `Installation.set_default_mode`."""
         with OperationStore.open(self._settings) as store:
             set_default_mode(store, mode, witness=witness_by(_who(), "config set"))
+
+    def clean(self, *, apply: bool) -> Cleaning:
+        """See `Installation.clean`."""
+        return clean_now(self._settings, apply=apply)
 
     def tokens(self) -> list[AccessToken]:
         """See `Installation.tokens`."""

@@ -13,6 +13,7 @@ from ktrdr.app.embedded import TrainingListener
 from ktrdr.backend.log_reading import LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord
+from ktrdr.backend.refuse import Cleaning
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import AccessToken, NewToken, Role
 from ktrdr.backend.wishes import DefaultMode, RetryWish, TrainingWish
@@ -166,6 +167,9 @@ class Installation(Protocol):
 
     def set_default_mode(self, mode: Mode) -> None:
         """Set it, until it is set again."""
+
+    def clean(self, *, apply: bool) -> Cleaning:
+        """Look for what nobody needs any more, and remove it if ``apply`` says so."""
 
     def tokens(self) -> list[AccessToken]:
         """Return who may use the HTTP API, also those who may not any more, oldest first."""

@@ -17,6 +17,7 @@ from ktrdr.app.embedded import TrainingListener
 from ktrdr.backend.log_reading import LogReader, LogRecord
 from ktrdr.backend.looking import Fleet, ListedOperation, RecordedStory
 from ktrdr.backend.records import ModelRecord, OperationRecord, Submission
+from ktrdr.backend.refuse import Cleaning
 from ktrdr.backend.states import State
 from ktrdr.backend.tokens import AccessToken, NewToken, Role, check_token_name
 from ktrdr.backend.wishes import DefaultMode, Preparation, RetryWish, TrainingWish
@@ -110,6 +111,7 @@ _STRATEGIES = TypeAdapter(_Strategies)
 _VALIDATION = TypeAdapter(_Validation)
 _EXPLAINED = TypeAdapter(_Explained)
 _CONFIG = TypeAdapter(_Config)
+_CLEANING = TypeAdapter(Cleaning)
 _TOKENS = TypeAdapter(_Tokens)
 _NEW_TOKEN = TypeAdapter(NewToken)
 _REVOKED = TypeAdapter(_Revoked)
@@ -267,6 +269,17 @@ class ServedInstallation:
     def set_default_mode(self, mode: Mode) -> None:
         """See `Installation.set_default_mode`."""
         self._server.put("/trainings/config", {"default_mode": mode})
+
+    def clean(self, *, apply: bool) -> Cleaning:
+        """See `Installation.clean`; what is removed is removed once, whoever asks."""
+        if not apply:
+            return self._server.get("/cleaning", _CLEANING)
+        try:
+            return self._server.make("/cleaning", None, _CLEANING)
+        except ServerUnreachableError as error:
+            raise ServerUnreachableError(
+                f"{error.message} It may have been done.", fix="See what is left: ktrdr clean"
+            ) from error
 
     def tokens(self) -> list[AccessToken]:
         """See `Installation.tokens`."""

@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from ktrdr.app.cleaning import cleaner
 from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
@@ -73,7 +74,8 @@ class Api:
         store, blobs = OperationStore.open(settings), DirectoryBlobStore(settings.blobs_dir)
         backend = Backend(settings, bus=bus, store=store, blobs=blobs, clock=SystemClock(), ids=ids)
         trainings = Trainings(settings, store, blobs=blobs, local=backend, hosts=None, ids=ids)
-        service = Service(settings, store, backend, trainings, dead_letter_office(settings, bus))
+        letters = dead_letter_office(settings, bus)
+        service = Service(settings, store, backend, trainings, letters, cleaner(settings))
         app = create_app(service=service, unprotected=unprotected)
         return cls(settings, store, broker, bus, backend, agent, service, app)
 

@@ -109,6 +109,8 @@ async def test_without_a_valid_token_there_is_nothing_but_health(api: Api, token
         ("DELETE", "/api/v1/dead-letters/0192-1", Role.ADMIN),
         ("POST", "/api/v1/dead-letters/redrive", Role.ADMIN),
         ("POST", "/api/v1/dead-letters/discard", Role.ADMIN),
+        ("GET", "/api/v1/cleaning", Role.ADMIN),
+        ("POST", "/api/v1/cleaning", Role.ADMIN),
     ],
 )
 async def test_a_role_may_do_what_it_includes_and_nothing_else(

@@ -1,5 +1,6 @@
 """Every command says the same, whether it has the installation itself or asks its server."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from ktrdr.app.submitting import submit_to_hosts
 from ktrdr.backend.states import State
 from ktrdr.backend.store import OperationStore
+from ktrdr.backend.tables import audit_log
 from ktrdr.backend.tokens import Role
 from ktrdr.backend.wishes import TrainingWish
 from ktrdr.cli.training_view import TrainingView
@@ -309,6 +312,36 @@ def test_of_a_server_without_a_broker_they_are_those_within_it(world: World, tmp
     assert (here.status, "No broker is named" in here.stderr) == (1, True)
 
 
+# --- what nobody needs any more
+
+
+def test_what_nobody_needs_is_shown_and_removed_at_the_server(world: World, tmp_path: Path) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    log = world.served.api.settings.logs_dir / "work-1.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"12")
+    os.utime(log, (0, 0))
+    here = ktrdr("clean", "--json", variables=world.here)
+    assert ktrdr("clean", "--json", variables=admin).json == here.json
+    assert "log files" in [each["what"] for each in here.json["refuse"]]
+    assert log.exists()
+    assert "Removed." in ktrdr("clean", "--apply", variables=admin).stderr
+    assert not log.exists()
+    with world.served.api.store.reading() as connection:
+        written = connection.execute(select(audit_log).where(audit_log.c.action == "POST /api/v1/cleaning"))
+        (entry,) = written.all()
+    assert "1 log files" in entry.subject
+
+
+def test_a_lost_answer_to_clean_says_how_to_see_what_is_left(world: World, tmp_path: Path) -> None:
+    admin = world.served.variables(tmp_path, Role.ADMIN)
+    world.served.to_lose[0] = 1
+    said = ktrdr("clean", "--apply", variables=admin)
+    assert said.status == 1
+    assert "It may have been done." in " ".join(said.stderr.split())
+    assert "ktrdr clean" in said.stderr
+
+
 # --- which installation
 
 
@@ -338,10 +371,7 @@ def test_a_command_about_this_machine_takes_no_notice_of_the_variable(world: Wor
     assert here.status == 0
 
 
-@pytest.mark.parametrize("command", ["clean"])
-def test_a_command_that_cannot_ask_the_server_is_not_about_this_machine_instead(
-    world: World, command: str
-) -> None:
-    said = ktrdr(*command.split(), variables=world.elsewhere)
+def test_a_command_that_cannot_ask_the_server_is_not_about_this_machine_instead(world: World) -> None:
+    said = ktrdr("strategies", "check-leakage", str(MOMENTUM), variables=world.elsewhere)
     assert said.status == 1
     assert "Run it on the machine of the server" in " ".join(said.stderr.split())

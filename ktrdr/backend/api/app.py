@@ -13,6 +13,7 @@ from ktrdr import __version__
 from ktrdr.backend.api.access import Access, bearer, refuse_other_origins
 from ktrdr.backend.api.auditing import Audited
 from ktrdr.backend.api.blobs import blobs_router
+from ktrdr.backend.api.cleaning import cleaning_router
 from ktrdr.backend.api.dead_letters import dead_letters_router
 from ktrdr.backend.api.docs import docs_router
 from ktrdr.backend.api.events import Tellings
@@ -158,6 +159,7 @@ def _add_service(app: FastAPI, service: Service, clock: Clock, *, unprotected: b
         fleet_router(service, access),
         dead_letters_router(service, access),
         tokens_router(service, access),
+        cleaning_router(service, access),
         metrics_router(registry, access),
         docs_router(),
     ):

@@ -17,6 +17,7 @@ from ktrdr.backend.api.app import create_app
 from ktrdr.backend.api.service import Operations, Service, Trainings
 from ktrdr.backend.database import Database
 from ktrdr.backend.instances import Instances
+from ktrdr.backend.refuse import Clean
 from ktrdr.backend.store import OperationStore
 from ktrdr.blobs.directory import DirectoryBlobStore
 from ktrdr.bus.dead_letter_office import DeadLetterOffice
@@ -47,6 +48,7 @@ def _description() -> dict[str, Any]:
                 cast(Operations, None),
                 cast(Trainings, None),
                 cast(DeadLetterOffice, None),
+                cast(Clean, None),
             )
             blobs = DirectoryBlobStore(settings.blobs_dir)
             app = create_app(blobs, token=SecretStr("never shown to anybody"), service=service)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ktrdr.backend.audit import Witness
 from ktrdr.backend.records import OperationRecord
+from ktrdr.backend.refuse import Clean
 from ktrdr.backend.store import OperationStore
 from ktrdr.backend.wishes import Accepted, DefaultMode, RetryWish, TrainingWish
 from ktrdr.bus.dead_letter_office import DeadLetterOffice
@@ -68,3 +69,4 @@ class Service:
     operations: Operations
     trainings: Trainings
     dead_letters: DeadLetterOffice
+    clean: Clean
