@@ -15,7 +15,7 @@ from ktrdr.backend.api.server import serving
 from ktrdr.backend.states import State
 from ktrdr.events import DatasetKind
 from tests.unit.api_cases import Api
-from tests.unit.backend_cases import PATIENCE_S, wish
+from tests.unit.backend_cases import PATIENCE_S, eventually, wish
 
 OPERATIONS = "/api/v1/operations"
 
@@ -342,3 +342,40 @@ async def test_many_watchers_of_one_operation_all_see_its_end(api: Api) -> None:
             seen = await asyncio.gather(*watching)
     assert all(kinds == seen[0] for kinds in seen)
     assert seen[0][-1] == "model_persisted"
+
+
+async def test_others_have_their_turn_while_many_are_told(api: Api) -> None:
+    turn = 0
+    told_in: list[int] = []
+    watching: set[int] = set()
+
+    async def take_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def watch(tellings: Tellings, operation_id: str, number: int) -> None:
+        async with (
+            tellings.of(operation_id) as telling,
+            aclosing(telling.records(PATIENCE_S)) as records,
+        ):
+            async for record in records:
+                assert record is not None
+                if record.state is State.CANCELLED:
+                    told_in.append(turn)
+                else:
+                    watching.add(number)
+
+    async with api.at_work():
+        operation_id, tellings = await api.submitted(), Tellings(api.service, asyncio.Event())
+        await api.until(operation_id, State.QUEUED)
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(watch(tellings, operation_id, number))
+            await eventually(lambda: len(watching) == 100, "all to watch")
+            others = asyncio.create_task(take_turns())
+            await api.backend.cancel(operation_id, "enough")
+        others.cancel()
+    assert len(told_in) == 100
+    assert len(set(told_in)) > 2
