@@ -12,9 +12,6 @@ from typing import Any
 
 import obstore
 import pytest
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from ktrdr.blobs.directory import DirectoryBlobStore
@@ -101,6 +98,9 @@ class S3Harness(BlobHarness):
 @cache
 def moto_url() -> str:
     """Return the address of a fake of S3 that lives as long as this process."""
+    # Not above, like the other: 0.5 s for each who only finds these tests.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -109,6 +109,9 @@ def moto_url() -> str:
 
 def moto_backend() -> Any:
     """Return what the fake of S3 has, to look at and to tamper with."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
     return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 
 

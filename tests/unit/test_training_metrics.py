@@ -1,8 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as reference
 
 from ktrdr.training.class_balance import inverse_frequency
 from ktrdr.training.metrics import (
@@ -16,9 +17,19 @@ from ktrdr.training.metrics import (
 NAMES = ("BUY", "HOLD", "SELL")
 
 
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The metrics of scikit-learn, imported by who runs these tests, not by who only finds them: 2 s."""
+    from sklearn import metrics
+
+    return metrics
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60))
-def test_classification_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+def test_classification_metrics_are_those_of_scikit_learn(
+    reference: Any, pairs: list[tuple[int, int]]
+) -> None:
     actual, predicted = np.array(pairs).T
     confusion = confusion_matrix(actual, predicted, 3)
     metrics = classification_metrics(confusion)
@@ -40,13 +51,13 @@ def test_classification_metrics_are_those_of_scikit_learn(pairs: list[tuple[int,
         assert found.f1 == pytest.approx(f1[number])
 
 
-def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
+def test_balanced_accuracy_is_that_of_scikit_learn(reference: Any) -> None:
     actual, predicted = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 2])
     expected = reference.balanced_accuracy_score(actual, predicted)
     assert classification_metrics(confusion_matrix(actual, predicted, 3))["balanced_accuracy"] == expected
 
 
-def test_log_loss_is_that_of_scikit_learn() -> None:
+def test_log_loss_is_that_of_scikit_learn(reference: Any) -> None:
     randomness = np.random.default_rng(1)
     logits = randomness.normal(size=(200, 3)) * 3
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -61,7 +72,7 @@ def test_a_true_class_that_was_thought_impossible_gives_a_finite_log_loss() -> N
 
 @settings(deadline=None)
 @given(st.integers(2, 50), st.integers(0, 1000))
-def test_regression_metrics_are_those_of_scikit_learn(rows: int, seed: int) -> None:
+def test_regression_metrics_are_those_of_scikit_learn(reference: Any, rows: int, seed: int) -> None:
     randomness = np.random.default_rng(seed)
     actual, predicted = randomness.normal(size=(2, rows))
     metrics = regression_metrics(actual, predicted)
