@@ -45,5 +45,8 @@ class VirtualClock:
 
 async def run_everything() -> None:
     """Give every task that can run the time to do so; nothing here takes more than a few turns."""
+    waiting = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
     for _ in range(20):
         await asyncio.sleep(0)
+        if not waiting:  # What else there is waits for its time, or for another thread.
+            return
