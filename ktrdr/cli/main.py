@@ -1,5 +1,7 @@
 """`ktrdr`: the command line."""
 
+import atexit
+import gc
 import sys
 from typing import Annotated, Any
 
@@ -80,6 +82,8 @@ def options(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; the entry point of the ``ktrdr`` script."""
+    # An interpreter that ends looks for garbage among all that it loaded: 0.3 s after pandas and SQLAlchemy.
+    atexit.register(gc.freeze)
     try:
         return app(arguments)
     except KeyboardInterrupt:
