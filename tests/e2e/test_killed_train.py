@@ -30,13 +30,13 @@ MOMENTS: dict[str, Moment] = {
 }
 
 STEPS_BEFORE_THE_END = {
-    "recording the claim": "sync .*/claims$",
     "recording the result": "rename .*ending.json",
     "committing the version": "commit INSERT models",
 }
 MORE_STEPS_BEFORE_THE_END = {
     "submitting": "commit INSERT operations",
     "noting that the request was sent": "commit UPDATE outbox.*INSERT operation_history",
+    "recording the claim": "sync .*/claims$",
     "granting the attempt": "INSERT attempts",
     "syncing the staged model": "sync .*.staging/.*metadata.json",
     "publishing the version": "rename .*.staging/.* .*EURUSD_1h_v1$",
