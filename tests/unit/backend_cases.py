@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from ktrdr.backend import dispatching
@@ -321,6 +323,7 @@ class World:
         chosen = settings_in(directory, **settings)
         clock = clock or VirtualClock()
         broker = broker or MemoryBroker(clock)
+        _make_tables(chosen)
         store = OperationStore.open(chosen, clock=clock)
 
         def new_backend() -> Backend:
@@ -499,6 +502,21 @@ class Line:
     async def close(self) -> None:
         if self._bus is not None:
             await self._bus.close()
+
+
+def _make_tables(settings: Settings) -> None:
+    """Put a database where none is: to copy one costs a fifth of making its tables."""
+    if settings.database_url is None and not OperationStore.exists(settings):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        (settings.home / "ktrdr.db").write_bytes(_new_database())
+
+
+@cache
+def _new_database() -> bytes:
+    with TemporaryDirectory() as directory:
+        settings = settings_in(Path(directory))
+        OperationStore.open(settings).close()
+        return (settings.home / "ktrdr.db").read_bytes()
 
 
 @asynccontextmanager
