@@ -11,7 +11,7 @@ RUN pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch
 COPY pyproject.toml README.md LICENSE ./
 COPY ktrdr ktrdr
 COPY host_agent host_agent
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[postgres]'
 
 FROM python:3.11-slim
 COPY --from=build /opt/ktrdr /opt/ktrdr

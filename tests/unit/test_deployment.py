@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer.main
@@ -105,10 +106,10 @@ class TestTheComposeFile:
         url = SERVICES[name]["environment"]["KTRDR_BROKER_URL"]
         assert url.startswith(f"amqp://{name}:${{{variable_of(name)}:?")
 
-    @pytest.mark.parametrize("name", ["backend", "agent", "rabbitmq"])
+    @pytest.mark.parametrize("name", ["backend", "agent", "rabbitmq", "postgresql"])
     def test_waits_for_what_it_needs_and_comes_back(self, name: str) -> None:
         assert SERVICES[name]["restart"] == "unless-stopped"
-        for needed, condition in SERVICES[name]["depends_on"].items():
+        for needed, condition in SERVICES[name].get("depends_on", {}).items():
             if condition["condition"] == "service_healthy":
                 assert "healthcheck" in SERVICES[needed]
             else:
@@ -119,6 +120,23 @@ class TestTheComposeFile:
         path = re.search(r"http://127\.0\.0\.1:8420(/[a-z/]+)", asked)
         assert path is not None
         assert path[1] in {getattr(route, "path", "") for route in health_router(None).routes}
+
+    def test_keeps_operations_in_the_database_that_it_starts(self) -> None:
+        backend = SERVICES["backend"]
+        url = urlsplit(VARIABLE.sub(r"\1", backend["environment"]["KTRDR_DATABASE_URL"]))
+        server = SERVICES[url.hostname or ""]
+        assert backend["depends_on"][url.hostname] == {"condition": "service_healthy"}
+        assert (url.username, url.path) == (
+            server["environment"]["POSTGRES_USER"],
+            f"/{server['environment']['POSTGRES_DB']}",
+        )
+        assert variables_of(server["environment"]["POSTGRES_PASSWORD"]) == {url.password}
+        # While it sets up its first database, it answers at its socket.
+        assert "--host" in server["healthcheck"]["test"]
+        assert re.search(r"^RUN pip install .*\[postgres\]", DOCKERFILE, re.MULTILINE)
+
+    def test_starts_everything_that_it_has(self) -> None:
+        assert [name for name, service in SERVICES.items() if "profiles" in service] == []
 
     def test_lets_an_agent_drain_before_it_is_killed(self) -> None:
         agent = SERVICES["agent"]
