@@ -86,7 +86,7 @@ def is_current(operation: OperationRecord, claim: Claim) -> bool:
 
 
 def lease_expired(
-    work: Work, operation_id: str, attempt: int, claim_id: str, reason: str, retries: RetryPolicy
+    work: Work, operation_id: str, attempt: int, claim_id: str, lease_s: float, retries: RetryPolicy
 ) -> OperationRecord | None:
     """Give the attempt up, if that claim still has the grant; its run may go on and still win.
 
@@ -97,6 +97,7 @@ def lease_expired(
         return operation
     if operation.attempt != attempt or operation.claim_id != claim_id:
         return operation
+    reason = f"nothing was heard of {operation.agent_id} for {lease_s:g} s"
     work.note(operation, HistoryKind.LEASE_EXPIRED, reason, agent_id=operation.agent_id)
     return attempt_over(
         work, operation, FailureCause.LEASE_EXPIRED, reason, retries, trigger=Trigger.LEASE_EXPIRED

@@ -217,9 +217,8 @@ class Sweep:
                 self._store.change(partial(action, instance=instance))
 
     def _expire(self, lease: Lease, work: Work) -> OperationRecord | None:
-        silent = f"nothing was heard of {lease.claim_id} for {lease.lease_s:g} s"
         return attempts.lease_expired(
-            work, lease.operation_id, lease.attempt, lease.claim_id, silent, self._retries
+            work, lease.operation_id, lease.attempt, lease.claim_id, lease.lease_s, self._retries
         )
 
     def _dispatch_again(self, request: Request, work: Work) -> OperationRecord | None:

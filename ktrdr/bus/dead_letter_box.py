@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, REASON_HEADER
+from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, FROM_USER_HEADER, REASON_HEADER
 from ktrdr.bus.port import Bus, Delivery
 from ktrdr.bus.topology import DEAD_LETTERS, DEFAULT_EXCHANGE
 from ktrdr.errors import BusError, BusUnavailableError, DeadLetterNotFoundError, UnroutableError
@@ -46,6 +46,12 @@ class DeadLetter:
         """Where it died."""
         queue = self.message.headers.get(FROM_QUEUE_HEADER)
         return str(queue) if queue else None
+
+    @property
+    def from_user(self) -> str | None:
+        """Who published it, as the broker has checked it: not who rejected it."""
+        user = self.message.headers.get(FROM_USER_HEADER) or self.message.user_id
+        return str(user) if user else None
 
     def revived(self) -> Message:
         """Return the message as it was when it lived: the same id, without the story of its death."""

@@ -77,7 +77,7 @@ def letter_record(letter: DeadLetter) -> LetterRecord:
         reason=_text(letter.reason),
         from_queue=_text_or_none(from_queue),
         sender=_text_or_none(message.app_id),
-        user_id=_text_or_none(message.user_id),
+        user_id=_text_or_none(letter.from_user),
         at=_said_at(letter),
         size_bytes=len(message.body),
         summary=_text(str(message.headers.get("summary", ""))),

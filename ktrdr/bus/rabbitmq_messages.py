@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from aiormq.abc import DeliveredMessage
 from pamqp import commands, common
 
-from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, REASON_HEADER
+from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, FROM_USER_HEADER, REASON_HEADER
 from ktrdr.bus.rabbitmq_arguments import WireNames
 from ktrdr.errors import PublishNackedError
 from ktrdr.events.message import HeaderValue, Message
@@ -95,6 +95,7 @@ def _headers(found: common.FieldTable, names: WireNames) -> dict[str, HeaderValu
             headers[name] = value
     if (death := _last_death(found)) is not None:
         headers[REASON_HEADER], headers[FROM_QUEUE_HEADER] = death
+        headers.pop(FROM_USER_HEADER, None)  # whoever published it has said so, and is known by the broker
     if isinstance(queue := headers.get(FROM_QUEUE_HEADER), str):
         headers[FROM_QUEUE_HEADER] = names.own(queue)
     return headers

@@ -254,8 +254,7 @@ class EmbeddedInstallation:
         """Have somebody carry what was recorded, and tell who."""
         if _is_here(decision):
             log = _start_worker(self._settings)
-            fell_back = decision is not None and decision.is_fallback
-            warnings = [f"{decision.reason[0].upper()}{decision.reason[1:]}."] if fell_back else []
+            warnings = [decision.sentence] if decision and decision.is_fallback else []
             return Started(record, warnings, log, {"log": str(log)})
         with self._store() as store:
             is_served = store.is_served()

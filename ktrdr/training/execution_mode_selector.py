@@ -98,6 +98,11 @@ class Decision:
     is_fallback: bool = False
     """Whether it runs here although it was to run on a host."""
 
+    @property
+    def sentence(self) -> str:
+        """The reason, to be read alone."""
+        return f"{self.reason[0].upper()}{self.reason[1:]}."
+
 
 def choose(wanted: Wanted, here: Here, hosts: Hosts) -> Decision:
     """Decide where a training runs; see the table above.

@@ -11,7 +11,8 @@ import pytest_asyncio
 from aiormq import spec
 from aiormq.abc import ChannelFrame
 
-from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, REASON_HEADER
+from ktrdr.bus.dead_letter_box import DeadLetter
+from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, FROM_USER_HEADER, REASON_HEADER
 from ktrdr.bus.rabbitmq import RabbitMQBus
 from ktrdr.bus.topology import Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology
 from ktrdr.errors import AccessRefusedError, BusError, CodecError
@@ -206,6 +207,25 @@ async def test_a_delivery_says_which_user_published_it(bus: RabbitMQBus) -> None
     assert delivery.message.user_id == "guest"
 
 
+async def test_a_rejected_message_still_says_which_user_published_it(
+    scratch: Scratch, private_node: PrivateNode
+) -> None:
+    admin = scratch.bus()
+    await admin.declare(GRAVEYARD)
+    await admin.declare(Topology(queues=(Queue(WORK, dead_letter_exchange=DEAD),)))
+    private_node.management.add_user("writer", "writer")
+    private_node.management.set_permissions("writer", write=".*")
+    writer = scratch.bus(private_node.amqp_url(user="writer"))
+    bad = message("bad", headers={FROM_USER_HEADER: "somebody else"})
+    await writer.publish(bad, exchange="", routing_key=WORK, mandatory=True, timeout_s=PATIENCE_S)
+    consumer = await admin.consume(WORK, prefetch=1, consumer_tag="c")
+    await (await anext(consumer)).reject("no msgpack")
+    graves = await admin.consume(GRAVES, prefetch=1, consumer_tag="graves")
+    grave = (await asyncio.wait_for(anext(graves), PATIENCE_S)).message
+    assert (grave.user_id, DeadLetter(grave).from_user) == ("guest", "writer")
+    private_node.management.delete_user("writer")
+
+
 async def test_a_reject_without_the_right_to_explain_is_dead_lettered_by_the_broker(
     scratch: Scratch, private_node: PrivateNode
 ) -> None:
@@ -251,7 +271,7 @@ async def test_a_dead_letter_names_the_queue_that_we_know(bus: RabbitMQBus) -> N
     await bus.declare(GRAVEYARD)
     await bus.declare(Topology(queues=(dying,)))
     await bus.publish(
-        message("m", expiration_s=0.001, headers={"attempt": 1}),
+        message("m", expiration_s=0.001, headers={"attempt": 1, FROM_USER_HEADER: "somebody else"}),
         exchange="",
         routing_key=dying.name,
         mandatory=True,

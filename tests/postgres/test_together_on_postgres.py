@@ -159,7 +159,7 @@ def test_an_attempt_is_not_given_up_while_another_has_its_operation(
         operation_id=operation.operation_id,
         attempt=1,
         claim_id="claim-1",
-        reason="nothing was heard",
+        lease_s=1.0,
         retries=RetryPolicy(1.0),
     )
     database = Database(postgres_url)

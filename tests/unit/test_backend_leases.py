@@ -28,6 +28,7 @@ async def test_a_silent_claim_loses_the_attempt_after_its_lease(world: World) ->
     operation = world.get(run)
     assert (operation.state, operation.attempt, operation.claim_id) == (State.QUEUED, 2, None)
     assert "lease_expired" in world.story(run)
+    assert operation.message == f"nothing was heard of {world.agent.agent_id} for 30 s"
     assert world.agent.stops() == []  # it may only be cut off, and still win
 
 
@@ -221,7 +222,7 @@ async def test_an_expiry_that_comes_too_late_changes_nothing(world: World) -> No
     await world.pass_time()
 
     def expire(work: Work) -> None:
-        lease_expired(work, run.request.operation_id, 1, run.claim_id, "silent", RetryPolicy(1.0))
+        lease_expired(work, run.request.operation_id, 1, run.claim_id, 30.0, RetryPolicy(1.0))
 
     world.store.change(expire)
     assert (world.get(second).state, world.get(second).attempt) == (State.RUNNING, 2)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, REASON_HEADER
+from ktrdr.bus.dead_letters import FROM_QUEUE_HEADER, FROM_USER_HEADER, REASON_HEADER
 from ktrdr.bus.topology import (
     ROUTES,
     Exchange,
@@ -83,7 +83,7 @@ def test_each_queue_is_described_as_it_is(queue: Queue) -> None:
 def test_every_header_is_described() -> None:
     moment = next(event for event in EXAMPLES if event.type == "ktrdr.training.requested").requested_at  # type: ignore[attr-defined]  # which has it
     written = {name.strip(" `") for cell in rows("header") for name in cell.split(",")}
-    used = {REASON_HEADER, FROM_QUEUE_HEADER}
+    used = {REASON_HEADER, FROM_QUEUE_HEADER, FROM_USER_HEADER}
     for event in EXAMPLES:
         used |= set(encode(Envelope(event, "id", "sender", moment, traceparent="00")).headers)
     assert written == used

@@ -72,6 +72,7 @@ def test_host_falls_back_to_here_if_no_agent_fits_and_says_why(hosts: Hosts, mis
     decision = choose(Wanted(Mode.HOST), FULL, hosts)
     assert (decision.where, decision.is_fallback) == (Place.LOCAL, True)
     assert decision.reason == f"host was asked for, but {missing}: it runs here"
+    assert decision.sentence == f"Host was asked for, but {missing}: it runs here."
 
 
 @pytest.mark.parametrize(
