@@ -17,7 +17,7 @@ from ktrdr.app.embedded import Embedded, in_process, render_report
 from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
-from ktrdr.backend.api.server import certificate_of, serving
+from ktrdr.backend.api.server import certificate_of, refuse_strangers, serving
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.instances import BROKER_OWNER
@@ -62,6 +62,9 @@ async def served(
         SettingsError: a setting is wrong.
         DatabaseUnavailableError: the database cannot be used.
     """
+    # What cannot be served takes nothing over that another would go on with.
+    certificate_of(settings)
+    refuse_strangers(settings.listen_address[0], protected=not settings.insecure)
     clock, ids = clock or SystemClock(), ids or RandomIds()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(await asyncio.to_thread(OperationStore.open, settings))

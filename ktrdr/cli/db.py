@@ -233,7 +233,7 @@ def _schema_as_json(schema: "SchemaStatus") -> dict[str, object]:
 
 def _servers_in_words(servers: "list[Server]") -> str:
     if not servers:
-        return "by no ktrdr serve that is seen"
+        return "by no ktrdr serve with a broker"
     return f"by ktrdr serve: {', '.join(f'process {server.pid} on {server.host}' for server in servers)}"
 
 

@@ -74,6 +74,7 @@ def train(
     Shows steps, epochs and losses as it goes, and at the end how the model compares with honest baselines.
     Ctrl-C cancels the training. One that was killed is picked up again when the same command is run; one on
     a host agent goes on, and `ktrdr ops watch` follows it.
+    What others have left here unfinished is then finished too, unless Ctrl-C leaves it for later.
     Where it runs, and why, is kept with the operation: `ktrdr ops show`.
     """
     with reporting_errors(as_json=as_json), until_begun():

@@ -36,8 +36,9 @@ class TrainingView:
         self.listener = TrainingListener(self._prepared, self._submitted, self._changed)
 
     def interrupted(self) -> None:
-        """Say that the interrupt was noticed."""
-        self._display.notice("Cancelling …", style="yellow")
+        """Say that the interrupt was noticed, and what it ends."""
+        is_over = self._last is not None and self._last.operation_id != self._own
+        self._display.notice("Leaving that for later …" if is_over else "Cancelling …", style="yellow")
 
     def waiting(self, why: str) -> None:
         """Say what a training waits for that nobody runs yet."""
@@ -76,7 +77,8 @@ class TrainingView:
         if last is None or last.operation_id != record.operation_id:
             if record.operation_id != self._own:
                 self._display.notice(
-                    f"Finishing the interrupted {record.operation_id} ({record.strategy}) too"
+                    f"Finishing the interrupted {record.operation_id} ({record.strategy}) too; "
+                    "Ctrl-C leaves it for later"
                 )
             last = None
         if record.progress is not None and record.state in (State.RUNNING, State.COMPLETED):

@@ -173,6 +173,7 @@ async def test_without_tokens_it_is_not_served_to_others(tmp_path: Path) -> None
         async with served(settings):
             pass
     assert "--insecure" in str(refused.value.fix)
+    assert not settings.home.exists(), "it has begun with work that it cannot serve"
 
 
 async def test_what_is_served_says_where_and_asks_for_a_token(tmp_path: Path) -> None:
@@ -274,6 +275,23 @@ async def test_what_is_no_request_is_answered_by_a_problem(api: Api) -> None:
             assert answer.json()["code"] == "invalid-request"
         answer = await client.get("/api/v1/nothing")
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+        assert answer.json()["detail"] == "There is nothing at this address."
+        assert "/api/v1/docs" in answer.json()["fix"]
+
+
+async def test_what_is_wrong_with_a_body_is_said_in_words(api: Api) -> None:
+    url, json = "/api/v1/trainings", "application/json"
+    async with api.client() as client:
+        # As curl sends it if nobody says what it is.
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = await client.post(url, content=b'{"strategy_name": "eurusd_momentum"}', headers=form)
+        assert (answer.status_code, answer.json()["detail"]) == (400, "The body is not said to be JSON.")
+        assert f"Content-Type: {json}" in answer.json()["fix"]
+        answer = await client.post(url, content=b'{"seed": 7,}', headers={"Content-Type": json})
+        assert answer.json()["detail"].startswith("The body is not JSON: ")
+        assert "(character 1" in answer.json()["detail"]
+        answer = await client.get(LIST, params={"status": "done"})
+        assert answer.json()["detail"].startswith("query.status: Input should be 'pending', ")
 
 
 def test_roles_are_ordered() -> None:

@@ -336,7 +336,7 @@ async def test_many_watchers_of_one_operation_all_see_its_end(api: Api) -> None:
             answer = EventStream(tellings, operation_id, 0)
             return history_of(parse(b"".join([bytes(p) async for p in answer.body_iterator]).decode()))
 
-        watching = [asyncio.create_task(follow()) for _ in range(200)]
+        watching = [asyncio.create_task(follow()) for _ in range(1_000)]
         await api.agent.finish(await api.agent.take())
         async with asyncio.timeout(PATIENCE_S):
             seen = await asyncio.gather(*watching)

@@ -92,7 +92,7 @@ def operations_router(service: Service, access: Access, tellings: Tellings) -> A
     @router.get("", dependencies=read, summary="List operations, newest first")
     def list_operations(
         status: Annotated[
-            Status | Literal["resuming"] | None, Query(description="As the former system has it.")
+            Literal[Status, "resuming"] | None, Query(description="As the former system has it.")
         ] = None,
         state: Annotated[State | None, Query(description="In more detail.")] = None,
         active_only: bool = False,

@@ -17,6 +17,8 @@ from ktrdr.errors import Problem as StrategyProblem
 MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
+_WHAT_THERE_IS = "See what there is: GET /api/v1/docs"
+_WHAT_IT_TAKES = "See what it takes: GET /api/v1/docs"
 _SCHEMA = "#/components/schemas/ProblemDetails"
 
 
@@ -145,15 +147,16 @@ def answer_problems(app: FastAPI) -> None:
         status = HTTPStatus(error.status_code)
         is_invalid = status is HTTPStatus.BAD_REQUEST
         code = "invalid-request" if is_invalid else status.phrase.lower().replace(" ", "-")
-        return _answered(request, Problem(status, code, str(error.detail), headers=error.headers))
+        detail, fix = str(error.detail), None
+        if status is HTTPStatus.NOT_FOUND:
+            detail, fix = "There is nothing at this address.", _WHAT_THERE_IS
+        elif status is HTTPStatus.METHOD_NOT_ALLOWED:
+            detail, fix = f"What is at this address does not take {request.method}.", _WHAT_THERE_IS
+        return _answered(request, Problem(status, code, detail, fix=fix, headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def _of_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        problem = Problem(
-            HTTPStatus.BAD_REQUEST, "invalid-request", found, fix="See what it takes: GET /api/v1/docs"
-        )
-        return _answered(request, problem)
+        return _answered(request, _invalid(error))
 
     @app.exception_handler(Exception)
     async def _of_defect(request: Request, error: Exception) -> JSONResponse:
@@ -175,6 +178,19 @@ def describe_problems(app: FastAPI) -> None:
         return plain()
 
     app.openapi = described  # type: ignore[method-assign]  # as FastAPI has it done
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    status, code = HTTPStatus.BAD_REQUEST, "invalid-request"
+    if isinstance(error.body, bytes) and error.body:  # the framework has not even tried to read it
+        fix = "Send it with Content-Type: application/json."
+        return Problem(status, code, "The body is not said to be JSON.", fix=fix)
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        where, why = found[0]["loc"][-1], found[0]["ctx"]["error"]
+        return Problem(status, code, f"The body is not JSON: {why} (character {where}).", fix=_WHAT_IT_TAKES)
+    detail = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+    return Problem(status, code, detail, fix=_WHAT_IT_TAKES)
 
 
 def _answered(request: Request, problem: Problem) -> JSONResponse:

@@ -56,6 +56,19 @@ def certificate_of(settings: Settings) -> Certificate | None:
     return Certificate(chain, key)
 
 
+def refuse_strangers(host: str, *, protected: bool) -> None:
+    """Refuse an address at which others than this machine would be served without a token.
+
+    Raises:
+        SettingsError: it is such an address.
+    """
+    if not protected and not is_loopback(host):
+        raise SettingsError(
+            f"Without a token nothing is served on {host}: everyone who reaches it could read and write.",
+            fix="Set KTRDR_LISTEN to 127.0.0.1 and a port, or do without --insecure.",
+        )
+
+
 @asynccontextmanager
 async def serving(
     app: FastAPI,
@@ -73,11 +86,7 @@ async def serving(
         SettingsError: the address cannot be had, the certificate not be read, or everyone could reach an
             application that asks for no token.
     """
-    if not app.state.protected and not is_loopback(host):
-        raise SettingsError(
-            f"Without a token nothing is served on {host}: everyone who reaches it could read and write.",
-            fix="Set KTRDR_LISTEN to 127.0.0.1 and a port, or do without --insecure.",
-        )
+    refuse_strangers(host, protected=app.state.protected)
     config = uvicorn.Config(
         app,
         http=_ImpatientProtocol,
