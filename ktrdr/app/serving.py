@@ -17,7 +17,7 @@ from ktrdr.app.embedded import Embedded, in_process, render_report
 from ktrdr.app.operating import dead_letter_office
 from ktrdr.app.trainings import Trainings
 from ktrdr.backend.api.app import create_app
-from ktrdr.backend.api.server import certificate_of, refuse_strangers, serving
+from ktrdr.backend.api.server import certificate_of, listen, refuse_strangers, serving
 from ktrdr.backend.api.service import Service
 from ktrdr.backend.falling_back import Refuge
 from ktrdr.backend.instances import BROKER_OWNER
@@ -67,6 +67,7 @@ async def served(
     refuse_strangers(settings.listen_address[0], protected=not settings.insecure)
     clock, ids = clock or SystemClock(), ids or RandomIds()
     async with AsyncExitStack() as stack:
+        listener = stack.enter_context(closing(await listen(*settings.listen_address)))
         store = stack.enter_context(await asyncio.to_thread(OperationStore.open, settings))
         blobs = stack.enter_context(closing(open_blob_inventory(settings)))
         # Its runner is started with its first training: it may never have one.
@@ -82,7 +83,7 @@ async def served(
         backends = Backends(store, local.backend, hosts)
         letters = dead_letter_office(settings, local.bus)
         service = Service(settings, store, backends, trainings, letters, cleaner(settings))
-        address = await _endpoint(service, blobs, stack)
+        address = await _endpoint(service, blobs, listener, stack)
         _log.info(
             "serving",
             http=address,
@@ -134,7 +135,9 @@ async def _for_hosts(
     return await stack.enter_async_context(backend)
 
 
-async def _endpoint(service: Service, blobs: BlobStore, stack: AsyncExitStack) -> str:
+async def _endpoint(
+    service: Service, blobs: BlobStore, listener: socket.socket, stack: AsyncExitStack
+) -> str:
     """Serve the HTTP API, and the blobs too, if there is a token for agents that share no store with it."""
     settings = service.settings
     offered = blobs if isinstance(blobs, DirectoryBlobStore) and settings.blob_token is not None else None
@@ -147,5 +150,7 @@ async def _endpoint(service: Service, blobs: BlobStore, stack: AsyncExitStack) -
     )
     certificate = certificate_of(settings)
     host, port = settings.listen_address
-    bound = await stack.enter_async_context(serving(app, host, port, certificate=certificate))
+    bound = await stack.enter_async_context(
+        serving(app, host, port, listener=listener, certificate=certificate)
+    )
     return f"{'https' if certificate else 'http'}://{bound[0]}:{bound[1]}"

@@ -12,12 +12,13 @@ from ktrdr.registry import nearest_name
 
 _PART_OF_ID = re.compile(r"[A-Za-z0-9_.-]+")
 _NAMED_CANDIDATES = 5
+_SEE = "See what there is: ktrdr ops list."
 _SEARCHED_FOR_NEAREST = 1000
 
 
 def no_such_operation(operation_id: str) -> OperationNotFoundError:
     """Return the error that tells that there is none of that id."""
-    return OperationNotFoundError(f"There is no operation '{operation_id}'.")
+    return OperationNotFoundError(f"There is no operation '{operation_id}'.", fix=_SEE)
 
 
 def find_operation(connection: Connection, text: str) -> OperationRecord:
@@ -53,6 +54,4 @@ def find_operation(connection: Connection, text: str) -> OperationRecord:
     recent = select(operations.c.id).order_by(operations.c.created_at.desc()).limit(_SEARCHED_FOR_NEAREST)
     nearest = nearest_name(text, list(connection.execute(recent).scalars()))
     meant = f" Did you mean '{nearest}'?" if nearest else ""
-    raise OperationNotFoundError(
-        f"There is no operation '{text}'.{meant}", fix="See what there is: ktrdr ops list."
-    )
+    raise OperationNotFoundError(f"There is no operation '{text}'.{meant}", fix=_SEE)

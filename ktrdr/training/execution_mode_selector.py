@@ -139,7 +139,7 @@ def _host(wanted: Wanted, hosts: Hosts) -> Decision:
     if wanted.require_gpu:
         raise NowhereToTrainError(
             f"It requires a GPU on a host agent, and {missing}.",
-            fix=f"Start an agent with a GPU: ktrdr agent --lane {wanted.lane}; or do without a GPU.",
+            fix=_how_to_have_a_gpu(wanted, hosts),
         )
     return Decision(
         wanted.mode, Place.LOCAL, f"{_asked_for(wanted)}, but {missing}: it runs here", is_fallback=True
@@ -155,7 +155,7 @@ def _where_a_gpu_is(wanted: Wanted, here: Here, hosts: Hosts) -> Decision:
         )
     raise NowhereToTrainError(
         f"It requires a GPU; there is none here, and {_missing(wanted, hosts)}.",
-        fix=f"Start an agent with a GPU: ktrdr agent --lane {wanted.lane}; or do without a GPU.",
+        fix=_how_to_have_a_gpu(wanted, hosts),
     )
 
 
@@ -176,6 +176,14 @@ def _soonest(wanted: Wanted, here: Here, hosts: Hosts) -> Decision:
     if hosts.queued * here.slots < here.queued * slots:
         return Decision(wanted.mode, Place.HOST, f"less waits for each slot there: {counts}")
     return Decision(wanted.mode, Place.LOCAL, f"no more waits for each slot here: {counts}")
+
+
+def _how_to_have_a_gpu(wanted: Wanted, hosts: Hosts) -> str:
+    agent = f"an agent with a GPU: ktrdr agent --lane {wanted.lane}"
+    if hosts.unreachable is not None:
+        # An agent alone would not help.
+        return f"Have a broker (KTRDR_BROKER_URL) and, on it, {agent}; or do without a GPU."
+    return f"Start {agent}; or do without a GPU."
 
 
 def _asked_for(wanted: Wanted) -> str:

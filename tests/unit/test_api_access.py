@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -173,6 +174,15 @@ async def test_without_tokens_it_is_not_served_to_others(tmp_path: Path) -> None
         async with served(settings):
             pass
     assert "--insecure" in str(refused.value.fix)
+    assert not settings.home.exists(), "it has begun with work that it cannot serve"
+
+
+async def test_at_an_address_that_is_taken_no_work_is_begun(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = settings_in(tmp_path, listen=f"127.0.0.1:{taken.getsockname()[1]}", device="cpu")
+        with pytest.raises(SettingsError, match="cannot be listened on"):
+            async with served(settings):
+                pass
     assert not settings.home.exists(), "it has begun with work that it cannot serve"
 
 

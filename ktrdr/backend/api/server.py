@@ -25,6 +25,8 @@ _MAX_HEAD_BYTES = 16 * 1024
 _MAX_PIPELINED = 16
 _MAX_CONNECTIONS = 4096
 _KEEP_ALIVE_S = 75
+_BACKLOG = 2048
+"""Clients that wait to be let in, as uvicorn has it."""
 _TURN_S = 0.0005
 
 _log = structlog.get_logger()
@@ -69,18 +71,54 @@ def refuse_strangers(host: str, *, protected: bool) -> None:
         )
 
 
+async def listen(host: str, port: int) -> socket.socket:
+    """Take an address, at which clients then wait to be served.
+
+    Raises:
+        SettingsError: it cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            fix="Set KTRDR_LISTEN to an address of this machine and a free port.",
+        ) from error
+    return listener
+
+
 @asynccontextmanager
 async def serving(
     app: FastAPI,
     host: str,
     port: int,
     *,
+    listener: socket.socket | None = None,
     certificate: Certificate | None = None,
     stop_within_s: int = 5,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve the application, and yield the address; port 0 means any that is free.
 
-    Signals stay with the caller. At the end of the block requests in progress have ``stop_within_s`` to end.
+    Signals stay with the caller. At the end of the block requests in progress have ``stop_within_s`` to end,
+    and the listener is closed.
+
+    Args:
+        app: what is served.
+        host: where.
+        port: likewise.
+        listener: what `listen` has returned for that; None: it is asked now.
+        certificate: makes it HTTPS.
+        stop_within_s: see above.
 
     Raises:
         SettingsError: the address cannot be had, the certificate not be read, or everyone could reach an
@@ -110,7 +148,7 @@ async def serving(
                 f"The certificate cannot be used: {error.strerror or error}.",
                 fix="Give a certificate and its key, both as PEM files that this user may read.",
             ) from error
-        listener = await _listen(host, port)
+        listener = listener or await listen(host, port)
         server = _Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         try:
@@ -236,26 +274,6 @@ def _quick_turns() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-async def _listen(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise SettingsError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
-            fix="Set KTRDR_LISTEN to an address of this machine and a free port.",
-        ) from error
-    return listener
 
 
 async def _until(event: asyncio.Event, running: asyncio.Task[None]) -> None:
