@@ -1,4 +1,4 @@
-"""A database that is locked, or on a full disk, while requests come: they are told so, and nothing is lost."""
+"""A database that is locked, or on a full disk, while requests come: they are told, and nothing is lost."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -84,7 +84,9 @@ def test_host_falls_back_to_here_if_no_agent_fits_and_says_why(hosts: Hosts, mis
     ],
 )
 def test_host_that_requires_a_gpu_never_falls_back(hosts: Hosts, missing: str) -> None:
-    with pytest.raises(NowhereToTrainError, match=rf"requires a GPU on a host agent, and {missing}\. (Start|Have a broker)"):
+    what_to_do = "Start|Have a broker"
+    refused = rf"requires a GPU on a host agent, and {missing}\. ({what_to_do})"
+    with pytest.raises(NowhereToTrainError, match=refused):
         choose(Wanted(Mode.HOST, require_gpu=True), WITH_GPU, hosts)
 
 
