@@ -30,6 +30,8 @@ from tests.sim.scenario import Scenario
 _MEMORY = Path("/dev/shm")
 _LIMIT_S = 600
 """Of real time, for one world."""
+_TOLD_EVERY = 10
+"""Worlds, where no bar can show how far it is."""
 _SHOWN = 40
 """Lines of the story of a world in which a promise was broken."""
 
@@ -152,9 +154,10 @@ def main() -> int:
     outcomes = simulate_all(seeds, at_once=options.at_once)
     total = Outcome(0)
     broken = []
-    for outcome in track(
-        outcomes, "Worlds", total=len(seeds), console=console, disable=not console.is_terminal
-    ):
+    shown = track(outcomes, "Worlds", total=len(seeds), console=console, disable=not console.is_terminal)
+    for number, outcome in enumerate(shown, start=1):
+        if not console.is_terminal and number % _TOLD_EVERY == 0:
+            console.print(f"{number} of {len(seeds)} worlds")
         total.happened = Counter(total.happened) + Counter(outcome.happened)
         total.operations = Counter(total.operations) + Counter(outcome.operations)
         total.simulated_s += outcome.simulated_s
