@@ -1,7 +1,7 @@
 """Simulated worlds, each decided by a seed: ``make sim SEEDS=1000``; one of them again: ``make sim SEED=7``.
 
 Backends, agents, database and disk are the real ones; time, processes, the network and what is trained are
-not. An hour of such a world takes some seconds.
+not. An hour of such worlds takes about a minute.
 """
 
 import argparse
