@@ -12,6 +12,7 @@ import structlog
 
 from host_agent.durable import sync_directory
 from ktrdr.errors import AgentError
+from ktrdr.lock_files import is_at
 
 _log = structlog.get_logger()
 
@@ -171,7 +172,7 @@ def _try_lock(path: Path) -> int | None:
         except OSError:
             os.close(lock)
             return None
-        if _is_at(lock, path / LOCK):
+        if is_at(path / LOCK, lock):
             return lock
         os.close(lock)  # it was removed, with its directory, before it was locked
 
@@ -181,10 +182,3 @@ def _opened_lock(path: Path) -> int | None:
         return os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:
         return None  # somebody has just removed the directory
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False

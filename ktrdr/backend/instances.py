@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ktrdr.errors import DatabaseUnavailableError, StorageFullError, StoreError
+from ktrdr.lock_files import is_at
 
 _SUFFIX = ".lock"
 
@@ -141,7 +142,7 @@ class InstanceLock:
                 os.close(descriptor)
                 raise
             # Another process may have removed the file as stale before we had the lock.
-            if _is_at(path, descriptor):
+            if is_at(path, descriptor):
                 break
             os.close(descriptor)
         os.ftruncate(descriptor, 0)
@@ -172,13 +173,6 @@ def _lock_soon(descriptor: int) -> None:
             return
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def _locked(path: Path, mode: int) -> Iterator[bool | None]:
     """Hold a lock file for the length of the block, if nobody else does; None if there is no file."""
@@ -194,6 +188,6 @@ def _locked(path: Path, mode: int) -> Iterator[bool | None]:
             yield False
         else:
             # What was locked may have been removed, and be another file by now.
-            yield True if _is_at(path, descriptor) else None
+            yield True if is_at(path, descriptor) else None
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ from ktrdr.blobs.store import blob_uri, checked_sha256
 from ktrdr.blobs.verified import disk_errors, files_before, read_chunks, sync_directory, verified
 from ktrdr.errors import BlobCorruptError, BlobError, BlobRefusedError, StorageFullError
 from ktrdr.events.references import BlobRef
+from ktrdr.lock_files import is_at
 
 _UPLOADS = "uploads"
 ABANDONED_AFTER = timedelta(days=1)
@@ -265,7 +266,7 @@ def _lock(path: Path) -> FileIO:
         file = os.fdopen(handle, "r+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):
+            if is_at(path, file.fileno(), follow_symlinks=False):
                 return file
         except BlockingIOError as error:
             offset = os.fstat(file.fileno()).st_size
@@ -276,11 +277,3 @@ def _lock(path: Path) -> FileIO:
             raise
         # Who had the lock before has finished: this is not the file of that name any more.
         file.close()
-
-
-def _is_at(file: FileIO, path: Path) -> bool:
-    try:
-        there = path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(file.fileno()))
